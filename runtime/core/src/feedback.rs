@@ -1,0 +1,325 @@
+//! What plugins answer, and the traits through which `train` asks. A closure in a test and a sandboxed component look the
+//! same from here.
+
+use std::fmt;
+
+use crate::batch::{Batch, Ragged};
+
+/// What a plugin is for. A plugin has exactly one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginKind {
+    /// Completions to rewards.
+    Reward,
+    /// Rewards or advantages to shaped ones.
+    Shaper,
+    /// Candidates to verdicts.
+    Judge,
+    /// Which rows the loss sees.
+    Filter,
+}
+
+impl fmt::Display for PluginKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PluginKind::Reward => "reward",
+            PluginKind::Shaper => "shaper",
+            PluginKind::Judge => "judge",
+            PluginKind::Filter => "filter",
+        })
+    }
+}
+
+/// Which plugin: the name it has in the run, its kind and the digest of its file.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PluginId {
+    /// Name in the run, the key of its metrics, state and random streams.
+    pub name: String,
+    /// What it is for.
+    pub kind: PluginKind,
+    /// SHA-256 of the component, lower-case hex; `native` for a function of this program.
+    pub digest: String,
+}
+
+impl fmt::Display for PluginId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = self.digest.get(..8).unwrap_or(&self.digest);
+        write!(f, "{} `{}` (sha256 {short})", self.kind, self.name)
+    }
+}
+
+/// Why a plugin has no answer for a row.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RowFault {
+    /// Open code: the plugin's own, or one of [`PluginFault::code`].
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// One row's answer. Only `Scored` has a number, and nothing turns the others into one but a rule in the recipe.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// A finite reward.
+    Scored(f64),
+    /// The plugin says that the row is not its case.
+    Abstained(RowFault),
+    /// The plugin could not do it: its own fault code, or a trap, fuel, memory or output fault.
+    Failed(RowFault),
+}
+
+impl Outcome {
+    /// The number, if there is one.
+    pub fn value(&self) -> Option<f64> {
+        match self {
+            Outcome::Scored(value) => Some(*value),
+            Outcome::Abstained(_) | Outcome::Failed(_) => None,
+        }
+    }
+}
+
+/// A stretch of a completion with its own reward.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    /// Name of the component it belongs to.
+    pub name: String,
+    /// Whether bounds count tokens; else Unicode scalar values.
+    pub in_tokens: bool,
+    /// Row of the batch.
+    pub row: u32,
+    /// First unit of the stretch.
+    pub start: u32,
+    /// One past its last unit.
+    pub stop: u32,
+    /// Reward of the stretch.
+    pub value: f64,
+}
+
+/// A reward plugin's answer to a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rewards {
+    /// One per row.
+    pub outcomes: Vec<Outcome>,
+    /// Named components, one value per row; NaN where the row has no value.
+    pub parts: Vec<(String, Vec<f64>)>,
+    /// Rewards of stretches.
+    pub spans: Vec<Span>,
+}
+
+/// A shaper's answer to a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shaped {
+    /// One per row; None where only token values are given.
+    pub values: Option<Vec<f64>>,
+    /// One per completion token.
+    pub token_values: Option<Ragged<f32>>,
+    /// Named components, one value per row.
+    pub parts: Vec<(String, Vec<f64>)>,
+    /// Rows without a value.
+    pub faults: Vec<(u32, RowFault)>,
+}
+
+/// Preference pairs over rows; all lists are equally long.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pairs {
+    /// Preferred rows.
+    pub chosen: Vec<u32>,
+    /// The rows they are preferred to.
+    pub rejected: Vec<u32>,
+    /// Probability that `chosen` is better.
+    pub probability: Vec<f64>,
+    /// By how much.
+    pub margin: Vec<f64>,
+    /// Depth or grade of the comparison; 0 where there is none.
+    pub level: Vec<u32>,
+}
+
+/// New texts for some rows of a text column.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Relabel {
+    /// Column they go to.
+    pub column: String,
+    /// Rows and their new texts.
+    pub rows: Vec<(u32, String)>,
+}
+
+/// A filter's answer to a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// One per row: whether the loss sees it.
+    pub keep: Vec<bool>,
+    /// Weight of each row in the loss; None means 1.
+    pub weights: Option<Vec<f64>>,
+    /// Preference pairs.
+    pub pairs: Option<Pairs>,
+    /// Texts to replace.
+    pub relabels: Vec<Relabel>,
+    /// Groups (by index) to sample again.
+    pub regenerate: Vec<u32>,
+    /// Named numbers, one per row.
+    pub parts: Vec<(String, Vec<f64>)>,
+    /// Why rows were dropped.
+    pub reasons: Vec<(u32, String)>,
+}
+
+/// What went wrong inside a plugin call.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PluginFault {
+    /// The guest trapped: an unreachable, a panic, an access out of bounds.
+    #[error("trapped: {message}")]
+    Trap {
+        /// wasmtime's words, with the guest's backtrace where there is one.
+        message: String,
+    },
+    /// The guest used up its fuel.
+    #[error("ran out of fuel, limit {limit_fuel} units")]
+    OutOfFuel {
+        /// Fuel the call had, in wasmtime's units (about one per instruction).
+        limit_fuel: u64,
+    },
+    /// The guest wanted more memory than it may have.
+    #[error("ran out of memory, limit {limit_mib} MiB")]
+    OutOfMemory {
+        /// The limit.
+        limit_mib: u64,
+    },
+    /// The clock ran out: a guard against hangs, not part of a plugin's result.
+    #[error("missed its deadline of {limit_ms} ms")]
+    DeadlineMissed {
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// The answer has the wrong length.
+    #[error("returned {got} {what}, expected {expected}")]
+    WrongCount {
+        /// Which list.
+        what: String,
+        /// Its length by the batch.
+        expected: usize,
+        /// Its length in the answer.
+        got: usize,
+    },
+    /// The answer holds NaN or an infinity.
+    #[error("returned {value} as {what} of row {row}")]
+    NonFinite {
+        /// Which list.
+        what: String,
+        /// Row of the batch.
+        row: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+    },
+    /// The answer breaks another rule of the interface: ends that decrease, rows out of range, invalid UTF-8, too large.
+    #[error("returned a malformed answer: {message}")]
+    BadOutput {
+        /// Which rule.
+        message: String,
+    },
+    /// The plugin itself answered with a fault for the whole batch.
+    #[error("answered `{code}`: {message}")]
+    Fault {
+        /// The plugin's code.
+        code: String,
+        /// Its message.
+        message: String,
+    },
+    /// The host failed, not the plugin.
+    #[error("the plugin host failed: {message}")]
+    Host {
+        /// What happened.
+        message: String,
+    },
+}
+
+impl PluginFault {
+    /// Stable code, as in row faults and in `--json` errors (there with `plugin.` before it).
+    pub fn code(&self) -> &str {
+        match self {
+            PluginFault::Trap { .. } => "trap",
+            PluginFault::OutOfFuel { .. } => "out_of_fuel",
+            PluginFault::OutOfMemory { .. } => "out_of_memory",
+            PluginFault::DeadlineMissed { .. } => "deadline",
+            PluginFault::WrongCount { .. } => "wrong_count",
+            PluginFault::NonFinite { .. } => "non_finite",
+            PluginFault::BadOutput { .. } => "bad_output",
+            PluginFault::Fault { code, .. } => code,
+            PluginFault::Host { .. } => "host",
+        }
+    }
+}
+
+/// A call into a plugin failed: which plugin, in which export, and why.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{plugin} failed in `{export}`")]
+pub struct PluginError {
+    /// Which plugin.
+    pub plugin: PluginId,
+    /// Which of its exports.
+    pub export: &'static str,
+    /// Why.
+    #[source]
+    pub fault: PluginFault,
+}
+
+/// An answer that may still be computed elsewhere.
+pub struct Pending<T>(Box<dyn FnOnce() -> T + Send>);
+
+impl<T: Send + 'static> Pending<T> {
+    /// An answer that is there already.
+    pub fn ready(value: T) -> Self {
+        Pending(Box::new(move || value))
+    }
+
+    /// An answer that `wait` will fetch, from a channel for instance.
+    pub fn new(fetch: impl FnOnce() -> T + Send + 'static) -> Self {
+        Pending(Box::new(fetch))
+    }
+
+    /// Blocks until the answer is there.
+    pub fn wait(self) -> T {
+        (self.0)()
+    }
+}
+
+/// What all kinds of plugins have in common.
+pub trait Plugin: Send + Sync {
+    /// Which plugin this is.
+    fn id(&self) -> &PluginId;
+
+    /// Ends a step: what calls of the step wrote to the plugin's `kv` becomes visible, in the order of submission.
+    fn end_step(&self) {}
+
+    /// What must survive a checkpoint: `kv`, and what the plugin's own `state.save` wrote. None without state.
+    fn save_state(&self) -> Result<Option<Vec<u8>>, PluginError> {
+        Ok(None)
+    }
+
+    /// Takes back what [`Plugin::save_state`] gave.
+    fn load_state(&self, _state: &[u8]) -> Result<(), PluginError> {
+        Ok(())
+    }
+}
+
+/// Completions to rewards. Rows are independent: splitting a batch changes nothing.
+pub trait RewardFn: Plugin {
+    /// Starts scoring and returns at once, so that rewards are computed while other prompts are still being decoded.
+    fn submit(&self, batch: Batch) -> Pending<Result<Rewards, PluginError>>;
+
+    /// Scores and waits.
+    fn score(&self, batch: Batch) -> Result<Rewards, PluginError> {
+        self.submit(batch).wait()
+    }
+}
+
+/// Rewards (or advantages) of a whole step to shaped ones; sees all groups at once and may keep state.
+pub trait Shaper: Plugin {
+    /// Shapes the batch's `value` column.
+    fn shape(&self, batch: &Batch) -> Result<Shaped, PluginError>;
+}
+
+/// Chooses the rows of a whole step that the loss sees.
+pub trait Filter: Plugin {
+    /// Decides over the batch's rows.
+    fn select(&self, batch: &Batch) -> Result<Decision, PluginError>;
+}

@@ -1,0 +1,511 @@
+//! The recipe: one TOML file that says what a run does. Names and defaults follow TRL where TRL has them.
+//!
+//! Paths in a recipe are relative to the recipe's own folder.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A whole run: a model and one or more stages over it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the run, for the report and the default run directory.
+    pub name: String,
+    /// A sentence for people.
+    #[serde(default)]
+    pub description: String,
+    /// Seed of every random stream.
+    #[serde(default)]
+    pub seed: u64,
+    /// The policy to begin with.
+    pub model: ModelSource,
+    /// Computes log-probabilities and gradients: `native` (hand-written, fast) or `candle` (plain autograd, the reference).
+    #[serde(default)]
+    pub engine: EngineKind,
+    /// When to save.
+    #[serde(default)]
+    pub checkpoints: Checkpoints,
+    /// What to do, in order; each stage goes on with the policy of the one before.
+    pub stages: Vec<Stage>,
+}
+
+/// Where the policy comes from: exactly one of `path` and `random`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSource {
+    /// A Hugging Face folder (`config.json`, `model.safetensors`, `tokenizer.json`) or a GGUF file.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// A new model with random weights and a tokenizer of single characters.
+    #[serde(default)]
+    pub random: Option<RandomModel>,
+}
+
+/// A small transformer of the Llama family made on the spot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RandomModel {
+    /// The characters it can read and write; an end-of-text token is added.
+    pub alphabet: String,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Number of query heads.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads; as many as query heads when absent.
+    #[serde(default)]
+    pub num_key_value_heads: Option<usize>,
+    /// Longest sequence.
+    #[serde(default = "default::max_position_embeddings")]
+    pub max_position_embeddings: usize,
+    /// Standard deviation of the weights.
+    #[serde(default = "default::initializer_range")]
+    pub initializer_range: f64,
+}
+
+/// Which engine computes log-probabilities and gradients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    /// Hand-written forward and backward.
+    #[default]
+    Native,
+    /// candle's autograd: the plain reference.
+    Candle,
+}
+
+/// When checkpoints are written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoints {
+    /// Steps between checkpoints; 0 writes only the one at the end of each stage.
+    pub save_steps: u64,
+    /// Checkpoints to keep.
+    pub save_total_limit: usize,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Checkpoints { save_steps: 50, save_total_limit: 2 }
+    }
+}
+
+/// One stage of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Name in metrics and reports.
+    pub name: String,
+    /// What is done.
+    pub algorithm: Algorithm,
+    /// Optimizer steps of the stage.
+    pub max_steps: u64,
+    /// Prompts and answers.
+    pub data: Data,
+    /// The optimizer.
+    #[serde(default)]
+    pub optimizer: Optimizer,
+    /// Stage `sft`: how a batch is made.
+    #[serde(default)]
+    pub sft: Sft,
+    /// Stage `grpo`: how completions are sampled.
+    #[serde(default)]
+    pub rollout: Rollout,
+    /// Stage `grpo`: the loss.
+    #[serde(default)]
+    pub grpo: Grpo,
+    /// Reward plugins; their weighted sum is the raw reward.
+    #[serde(default)]
+    pub rewards: Vec<RewardUse>,
+    /// Shapers, applied in order.
+    #[serde(default)]
+    pub shapers: Vec<ShaperUse>,
+    /// Filters, applied in order.
+    #[serde(default)]
+    pub filters: Vec<FilterUse>,
+    /// Held-out evaluation.
+    #[serde(default)]
+    pub eval: Option<Eval>,
+}
+
+/// What a stage does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// Supervised fine-tuning on the completions of the data.
+    Sft,
+    /// Group-relative policy optimization on sampled completions.
+    Grpo,
+}
+
+/// Prompts, and what comes with them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// JSONL or Parquet files with `prompt` (or `messages`), and `completion` for `sft`; further columns reach the plugins.
+    pub train: Vec<PathBuf>,
+    /// Rows to leave out at the start of the training files, after shuffling; they are for the evaluation.
+    #[serde(default)]
+    pub holdout: usize,
+    /// Most rows to use; 0 uses all.
+    #[serde(default)]
+    pub max_rows: usize,
+    /// How a row becomes a prompt.
+    #[serde(default)]
+    pub prompt: PromptFormat,
+}
+
+/// How a row becomes a prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PromptFormat {
+    /// Whether the prompt goes through the model's chat template, as the user's message.
+    pub chat: bool,
+    /// System message, with `chat`. None leaves the template's own default.
+    pub system: Option<String>,
+    /// Jinja template over the row's columns that makes the prompt text (or the user's message).
+    pub template: String,
+    /// Added to the completion of a row for `sft`, besides the end-of-text token.
+    pub completion_prefix: String,
+}
+
+impl Default for PromptFormat {
+    fn default() -> Self {
+        PromptFormat { chat: true, system: None, template: "{{ prompt }}".into(), completion_prefix: String::new() }
+    }
+}
+
+/// AdamW and its schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Optimizer {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub adam_beta1: f64,
+    /// Decay of the second moment.
+    pub adam_beta2: f64,
+    /// Added to the denominator.
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay; applied to matrices, not to norms and biases.
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this global norm; 0 leaves them.
+    pub max_grad_norm: f64,
+    /// What follows the warm-up.
+    pub lr_scheduler_type: LrSchedule,
+    /// Steps over which the rate rises from 0.
+    pub warmup_steps: u64,
+    /// Parts a step's batch is divided into to save memory; the gradient is the same but for rounding.
+    pub gradient_accumulation_steps: usize,
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Optimizer {
+            learning_rate: 1e-6,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            lr_scheduler_type: LrSchedule::Linear,
+            warmup_steps: 0,
+            gradient_accumulation_steps: 1,
+        }
+    }
+}
+
+/// Course of the learning rate after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LrSchedule {
+    /// Stays.
+    Constant,
+    /// Falls to 0 in a line.
+    Linear,
+    /// Falls to 0 in half a cosine.
+    Cosine,
+}
+
+/// Supervised fine-tuning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sft {
+    /// Rows per step.
+    pub batch_size: usize,
+    /// Longest prompt and completion together, in tokens; longer rows are cut at the end.
+    pub max_length: usize,
+}
+
+impl Default for Sft {
+    fn default() -> Self {
+        Sft { batch_size: 8, max_length: 1024 }
+    }
+}
+
+/// Sampling of completions during training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rollout {
+    /// Prompts per step.
+    pub prompts_per_step: usize,
+    /// Completions per prompt.
+    pub num_generations: usize,
+    /// Most tokens of a completion.
+    pub max_completion_length: usize,
+    /// Longest prompt; rows with longer ones are refused when the data is read.
+    pub max_prompt_length: usize,
+    /// Divides the logits.
+    pub temperature: f32,
+    /// Nucleus; 1 keeps all.
+    pub top_p: f32,
+    /// Likeliest tokens kept; 0 keeps all.
+    pub top_k: usize,
+    /// Least probability relative to the likeliest token; 0 keeps all.
+    pub min_p: f32,
+    /// Texts that end a completion.
+    pub stop: Vec<String>,
+    /// Most sequences decoded at once. Results do not depend on it.
+    pub max_batch: usize,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Rollout {
+            prompts_per_step: 8,
+            num_generations: 8,
+            max_completion_length: 512,
+            max_prompt_length: 1024,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            stop: Vec::new(),
+            max_batch: 64,
+        }
+    }
+}
+
+/// Group-relative policy optimization (Shao et al. 2024) and its variants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grpo {
+    /// How token losses become one number.
+    pub loss_type: LossType,
+    /// Weight of the KL term against the frozen reference; 0 loads no reference.
+    pub beta: f64,
+    /// Estimator of that KL.
+    pub kl_estimator: KlEstimator,
+    /// Updates per batch of completions.
+    pub num_iterations: u64,
+    /// Lower clip bound of the ratio: 1 - epsilon.
+    pub epsilon: f64,
+    /// Upper clip bound: 1 + epsilon_high; as `epsilon` when absent.
+    pub epsilon_high: Option<f64>,
+    /// What centred rewards are divided by.
+    pub scale_rewards: ScaleRewards,
+    /// Whether completions cut by the token limit are left out of the loss.
+    pub mask_truncated_completions: bool,
+}
+
+impl Default for Grpo {
+    fn default() -> Self {
+        Grpo {
+            loss_type: LossType::Dapo,
+            beta: 0.0,
+            kl_estimator: KlEstimator::K3,
+            num_iterations: 1,
+            epsilon: 0.2,
+            epsilon_high: None,
+            scale_rewards: ScaleRewards::Group,
+            mask_truncated_completions: false,
+        }
+    }
+}
+
+/// How token losses become one number, as in TRL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LossType {
+    /// Mean over each completion's tokens, then over completions.
+    Grpo,
+    /// Sum over tokens, divided by completions × `max_completion_length` (Liu et al. 2025).
+    DrGrpo,
+    /// Sum over tokens, divided by the tokens of the whole step (Yu et al. 2025).
+    Dapo,
+    /// Sum over tokens, divided by the tokens of the local batch.
+    Bnpo,
+}
+
+/// Estimators of KL(policy ‖ reference) per token, with d = reference - policy log-probability (Schulman 2020).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KlEstimator {
+    /// -d.
+    K1,
+    /// d² / 2.
+    K2,
+    /// exp(d) - d - 1.
+    K3,
+}
+
+/// What centred rewards are divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleRewards {
+    /// The group's standard deviation.
+    Group,
+    /// The step's standard deviation.
+    Batch,
+    /// 1.
+    None,
+}
+
+/// A plugin and how it is run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PluginUse {
+    /// Name of an installed plugin (`reward-exact-match`) or path of a `.wasm` file.
+    pub plugin: String,
+    /// Name in the run; the plugin's own when absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The plugin's configuration.
+    #[serde(default)]
+    pub config: serde_json::Map<String, serde_json::Value>,
+    /// Limits that replace those of the plugin's manifest.
+    #[serde(default)]
+    pub limits: LimitsUse,
+}
+
+/// Limits on a plugin's calls; what is absent comes from its manifest, else from the host's defaults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsUse {
+    /// Fuel per call, about one unit per instruction, besides `fuel_per_row`.
+    pub fuel: Option<u64>,
+    /// Fuel per row of the batch.
+    pub fuel_per_row: Option<u64>,
+    /// Linear memory.
+    pub memory_mib: Option<u64>,
+    /// Wall clock per call: a guard against hangs.
+    pub deadline_ms: Option<u64>,
+}
+
+/// A reward plugin in the sum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RewardUse {
+    /// Which plugin.
+    #[serde(flatten)]
+    pub plugin: PluginUse,
+    /// Its weight in the raw reward.
+    #[serde(default = "default::weight")]
+    pub weight: f64,
+    /// What happens to a row that the plugin failed on or abstained from.
+    #[serde(default)]
+    pub on_fault: FaultPolicy,
+}
+
+/// What a row without a score means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultPolicy {
+    /// The row's whole group leaves the step.
+    #[default]
+    DropGroup,
+    /// The row leaves the step; the group's statistics are over the others.
+    DropRow,
+    /// The row gets this value.
+    Value(f64),
+    /// The run stops, with a checkpoint.
+    Abort,
+}
+
+/// A shaper in the chain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ShaperUse {
+    /// Which plugin.
+    #[serde(flatten)]
+    pub plugin: PluginUse,
+    /// What it shapes.
+    #[serde(default)]
+    pub shapes: ShapedValue,
+}
+
+/// What a shaper works on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShapedValue {
+    /// The reward, before advantages are made of it.
+    #[default]
+    Reward,
+    /// The advantage.
+    Advantage,
+}
+
+/// A filter in the chain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FilterUse {
+    /// Which plugin.
+    #[serde(flatten)]
+    pub plugin: PluginUse,
+    /// Which value it reads.
+    #[serde(default)]
+    pub reads: FilterStage,
+}
+
+/// Which value a filter reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FilterStage {
+    /// Weighted sum of the rewards.
+    #[default]
+    Raw,
+    /// After the shapers.
+    Shaped,
+    /// Advantages.
+    Advantage,
+}
+
+/// Held-out evaluation: greedy or sampled completions, and how many of them succeed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Eval {
+    /// Files to evaluate on. Empty: the rows that `data.holdout` left out.
+    #[serde(default)]
+    pub files: Vec<PathBuf>,
+    /// Most rows; 0 uses all.
+    #[serde(default)]
+    pub max_rows: usize,
+    /// Steps between evaluations; 0 evaluates only before the first and after the last step.
+    #[serde(default)]
+    pub every_steps: u64,
+    /// The reward plugin that says what success is.
+    pub reward: PluginUse,
+    /// A row succeeds when its reward is at least this.
+    #[serde(default = "default::weight")]
+    pub success_at: f64,
+    /// 0 is greedy.
+    #[serde(default)]
+    pub temperature: f32,
+    /// Most tokens of a completion; as in `rollout` when absent.
+    #[serde(default)]
+    pub max_completion_length: Option<usize>,
+}
+
+mod default {
+    pub fn weight() -> f64 {
+        1.0
+    }
+    pub fn max_position_embeddings() -> usize {
+        256
+    }
+    pub fn initializer_range() -> f64 {
+        0.02
+    }
+}
