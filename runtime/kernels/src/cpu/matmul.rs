@@ -1,0 +1,313 @@
+//! Matrix products `c = a · b` and `c += a · b` in float32.
+//!
+//! The inner loops are the `gemm` crate's (packed panels, AVX-512 or AVX2 or NEON micro-kernels, chosen at run time). It is only
+//! ever called single-threaded, on blocks of `c` whose borders follow from the shape, so that the order of every sum, and with it
+//! every bit of the result, is the same for any number of threads.
+//!
+//! Work: `2·m·n·k` FLOP on `4·(m·k + k·n + m·n)` bytes.
+#![expect(unsafe_code, reason = "calls gemm, which takes raw pointers, on disjoint blocks of one matrix")]
+
+use rayon::prelude::*;
+
+/// Most rows and columns of a block. A block re-packs its panels of `a` and `b`, which costs `(ROWS + COLUMNS)·k` moves against
+/// `ROWS·COLUMNS·k` multiply-adds; smaller blocks share work among threads more evenly.
+const BLOCK_ROWS: usize = 256;
+const BLOCK_COLUMNS: usize = 512;
+/// Borders of blocks are multiples of this: no micro-kernel's tile is cut in the middle of a matrix.
+const BLOCK_ALIGN: usize = 48;
+
+/// What happens to the old content of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// It is not read: it may be anything, NaN included.
+    Set,
+    /// The product is added to it.
+    Add,
+}
+
+/// A matrix to read: element `(i, j)` is `data[i · row_stride + j · column_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A whole row-major matrix, `[rows, columns]`.
+    ///
+    /// # Panics
+    /// When `data` has another length.
+    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        assert_eq!(data.len(), rows * columns, "a matrix of {rows} × {columns}");
+        Matrix { data, rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// Rows of `columns` elements whose first elements are `row_stride` apart, starting with `data[0]`: a band of columns of a
+    /// wider matrix, such as one head.
+    ///
+    /// # Panics
+    /// When `data` ends before the last element, or rows overlap.
+    pub fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(columns <= row_stride, "rows overlap");
+        assert!(rows == 0 || (rows - 1) * row_stride + columns <= data.len(), "a matrix ends outside its data");
+        Matrix { data, rows, columns, row_stride, column_stride: 1 }
+    }
+
+    /// The transposed matrix over the same data.
+    #[must_use]
+    pub fn t(self) -> Self {
+        Matrix { rows: self.columns, columns: self.rows, row_stride: self.column_stride, column_stride: self.row_stride, ..self }
+    }
+
+    fn at(&self, row: usize, column: usize) -> f32 {
+        self.data[row * self.row_stride + column * self.column_stride]
+    }
+}
+
+/// A row-major matrix to write; see [`Matrix::strided`].
+#[derive(Debug)]
+pub struct MatrixMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+}
+
+impl<'a> MatrixMut<'a> {
+    /// A whole row-major matrix, `[rows, columns]`.
+    ///
+    /// # Panics
+    /// When `data` has another length.
+    pub fn new(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
+        assert_eq!(data.len(), rows * columns, "a matrix of {rows} × {columns}");
+        MatrixMut { data, rows, columns, row_stride: columns }
+    }
+
+    /// Rows of `columns` elements whose first elements are `row_stride` apart, starting with `data[0]`.
+    ///
+    /// # Panics
+    /// When `data` ends before the last element, or rows overlap.
+    pub fn strided(data: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(columns <= row_stride, "rows overlap");
+        assert!(rows == 0 || (rows - 1) * row_stride + columns <= data.len(), "a matrix ends outside its data");
+        MatrixMut { data, rows, columns, row_stride }
+    }
+}
+
+/// `c[m,n] (+)= a[m,k] · b[k,n]`: the plain reference, one dot product per element.
+///
+/// # Panics
+/// When the shapes disagree.
+pub fn matmul_reference(store: Store, c: MatrixMut, a: Matrix, b: Matrix) {
+    check_shapes(&c, &a, &b);
+    for i in 0..c.rows {
+        for j in 0..c.columns {
+            let dot: f64 = (0..a.columns).map(|l| f64::from(a.at(i, l)) * f64::from(b.at(l, j))).sum();
+            let element = &mut c.data[i * c.row_stride + j];
+            *element = match store {
+                Store::Set => dot as f32,
+                Store::Add => *element + dot as f32,
+            };
+        }
+    }
+}
+
+/// `c[m,n] (+)= a[m,k] · b[k,n]`, by all threads of the current rayon pool.
+///
+/// `a.t()` and `b.t()` give the other products: `x · Wᵀ` forward, `dy · W` and `dyᵀ · x` backward.
+///
+/// # Panics
+/// When the shapes disagree.
+pub fn matmul(store: Store, c: MatrixMut, a: Matrix, b: Matrix) {
+    check_shapes(&c, &a, &b);
+    if c.rows == 0 || c.columns == 0 {
+        return;
+    }
+    let (rows, columns) = (block(c.rows, BLOCK_ROWS), block(c.columns, BLOCK_COLUMNS));
+    let (down, across) = (c.rows.div_ceil(rows), c.columns.div_ceil(columns));
+    let target = Pointer(c.data.as_mut_ptr());
+    (0..down * across).into_par_iter().with_max_len(1).for_each(|index| {
+        // Neighbours in this order share their band of `b`, the weights, which is the larger operand forward.
+        let (i, j) = (index % down * rows, index / down * columns);
+        let (m, n) = (rows.min(c.rows - i), columns.min(c.columns - j));
+        // SAFETY: `check_shapes` and the constructors keep block (i, j) of m × n elements inside all three matrices; blocks of
+        // different indices share no element of `c`, and `c` is borrowed mutably for the whole call.
+        unsafe {
+            let origin = target.get().add(i * c.row_stride + j);
+            multiply_block(store, origin, c.row_stride, (m, n), &a, i, &b, j);
+        }
+    });
+}
+
+/// [`matmul`] on the calling thread alone, for small products inside a parallel loop.
+///
+/// # Panics
+/// When the shapes disagree.
+pub fn matmul_serial(store: Store, c: MatrixMut, a: Matrix, b: Matrix) {
+    check_shapes(&c, &a, &b);
+    if c.rows == 0 || c.columns == 0 {
+        return;
+    }
+    // SAFETY: `check_shapes` and the constructors keep the whole product inside the three matrices; `c` is borrowed mutably.
+    unsafe { multiply_block(store, c.data.as_mut_ptr(), c.row_stride, (c.rows, c.columns), &a, 0, &b, 0) }
+}
+
+/// Length of a block: `len` in equal parts of at most `most`, rounded up to whole micro-tiles.
+fn block(len: usize, most: usize) -> usize {
+    len.div_ceil(len.div_ceil(most)).next_multiple_of(BLOCK_ALIGN)
+}
+
+fn check_shapes(c: &MatrixMut, a: &Matrix, b: &Matrix) {
+    assert!(
+        a.rows == c.rows && b.columns == c.columns && a.columns == b.rows,
+        "product of [{}, {}] and [{}, {}] into [{}, {}]",
+        a.rows,
+        a.columns,
+        b.rows,
+        b.columns,
+        c.rows,
+        c.columns
+    );
+}
+
+/// A pointer that rayon's workers may share.
+#[derive(Clone, Copy)]
+struct Pointer(*mut f32);
+
+impl Pointer {
+    fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+// SAFETY: only `matmul` makes one, and its workers write disjoint blocks behind it.
+unsafe impl Send for Pointer {}
+// SAFETY: as above.
+unsafe impl Sync for Pointer {}
+
+/// Rows `row..row + m` of `a` times columns `column..column + n` of `b`, into `c` with its own row stride.
+///
+/// # Safety
+/// `a` has `row + m` rows, `b` has `column + n` columns and as many rows as `a` has columns; `c` points to `m` rows of `n`
+/// elements, `c_stride` apart, that nobody else reads or writes during the call.
+#[expect(clippy::too_many_arguments, reason = "a private shim over gemm's nineteen")]
+unsafe fn multiply_block(
+    store: Store,
+    c: *mut f32,
+    c_stride: usize,
+    (m, n): (usize, usize),
+    a: &Matrix,
+    row: usize,
+    b: &Matrix,
+    column: usize,
+) {
+    let a_start = &raw const a.data[..][if a.columns == 0 { 0 } else { row * a.row_stride }..];
+    let b_start = &raw const b.data[..][if b.rows == 0 { 0 } else { column * b.column_stride }..];
+    // SAFETY: the caller's contract covers every element that gemm touches: strides are those of the matrices.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            a.columns,
+            c,
+            1,
+            c_stride as isize,
+            store == Store::Add,
+            a_start.cast::<f32>(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b_start.cast::<f32>(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0_f32,
+            1.0_f32,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::testing::{assert_close, noise, with_threads};
+
+    /// All four ways operands lie in memory, at shapes around the borders of blocks and micro-tiles.
+    const SHAPES: [(usize, usize, usize); 9] = [
+        (1, 1, 1),
+        (1, 576, 64),
+        (2, 49, 3),
+        (33, 17, 65),
+        (48, 512, 1),
+        (257, 513, 40),
+        (300, 100, 300),
+        (64, 64, 64),
+        (5, 600, 7),
+    ];
+
+    fn operands(m: usize, n: usize, k: usize) -> (Vec<f32>, Vec<f32>) {
+        (noise(m * k, 1), noise(k * n, 2))
+    }
+
+    #[test]
+    fn matmul_equals_reference_for_every_layout_and_store() {
+        for (m, n, k) in SHAPES {
+            let (a, b) = operands(m, n, k);
+            for layout in 0..4 {
+                let a = if layout & 1 == 0 { Matrix::new(&a, m, k) } else { Matrix::new(&a, k, m).t() };
+                let b = if layout & 2 == 0 { Matrix::new(&b, k, n) } else { Matrix::new(&b, n, k).t() };
+                for store in [Store::Set, Store::Add] {
+                    let before = if store == Store::Set { vec![f32::NAN; m * n] } else { noise(m * n, 3) };
+                    let [mut fast, mut serial, mut reference] = [before.clone(), before.clone(), before];
+                    matmul(store, MatrixMut::new(&mut fast, m, n), a, b);
+                    matmul_serial(store, MatrixMut::new(&mut serial, m, n), a, b);
+                    matmul_reference(store, MatrixMut::new(&mut reference, m, n), a, b);
+                    assert_close(&fast, &reference, 1e-5, &format!("{m} × {n} × {k}, layout {layout}, {store:?}"));
+                    assert_close(&serial, &reference, 1e-5, &format!("serial {m} × {n} × {k}, layout {layout}, {store:?}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn matmul_into_a_band_of_columns_leaves_the_other_columns_alone() {
+        let (m, n, k, stride) = (37, 20, 11, 50);
+        let (a, b) = operands(m, n, k);
+        let mut c = vec![7.0; m * stride];
+        matmul(Store::Set, MatrixMut::strided(&mut c[10..], m, n, stride), Matrix::new(&a, m, k), Matrix::new(&b, k, n));
+        let mut expected = vec![0.0; m * n];
+        matmul_reference(Store::Set, MatrixMut::new(&mut expected, m, n), Matrix::new(&a, m, k), Matrix::new(&b, k, n));
+        for (row, expected) in c.chunks(stride).zip(expected.chunks(n)) {
+            assert_close(&row[10..30], expected, 1e-5, "band");
+            assert!(row[..10].iter().chain(&row[30..]).all(|&x| x == 7.0));
+        }
+    }
+
+    #[test]
+    fn matmul_has_the_same_bits_for_any_number_of_threads() {
+        for (m, n, k) in [(257, 1100, 300), (1000, 192, 576), (3, 5000, 64)] {
+            let (a, b) = operands(m, n, k);
+            let run = |threads| {
+                with_threads(threads, || {
+                    let mut c = vec![f32::NAN; m * n];
+                    matmul(Store::Set, MatrixMut::new(&mut c, m, n), Matrix::new(&a, m, k), Matrix::new(&b, n, k).t());
+                    c.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+                })
+            };
+            let one = run(1);
+            assert!(run(2) == one && run(5) == one, "{m} × {n} × {k}");
+        }
+    }
+
+    #[test]
+    fn matmul_over_an_empty_inner_axis_is_zero() {
+        let mut c = vec![f32::NAN; 6];
+        matmul(Store::Set, MatrixMut::new(&mut c, 2, 3), Matrix::new(&[], 2, 0), Matrix::new(&[], 0, 3));
+        assert_eq!(c, [0.0; 6]);
+    }
+}

@@ -1,0 +1,6 @@
+//! Operations on the CPU.
+
+pub mod matmul;
+
+#[cfg(test)]
+mod testing;
