@@ -1,1 +1,4 @@
-//! stub
+//! Parts of the build that the command line shares: turning guest crates into components.
+
+pub mod guest;
+pub mod toolchain;
