@@ -1,0 +1,290 @@
+//! The ledger: every value of a run, with the digests of the plugins that made it, in a file that only grows.
+//!
+//! One JSON object a line. Each has `prev`, the SHA-256 of the line before it (64 zeros in the first), so a line that was
+//! changed, dropped or put in between breaks the chain at a known place. The ledger holds no clock times: two runs with the
+//! same recipe, plugins and build have the same bytes.
+
+use std::io::BufRead;
+use std::path::Path;
+
+use plumb_core::feedback::{Outcome, PluginId};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::append::{AppendFile, line_end};
+use super::error::{Error, IoContext, Result};
+
+/// `prev` of the first line.
+const NO_LINE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// What a line of the ledger says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Record {
+    /// The first line.
+    RunStart {
+        /// Version of this program.
+        build: String,
+        /// SHA-256 of `recipe.toml`.
+        recipe_sha256: String,
+        /// The run's seed.
+        seed: u64,
+    },
+    /// Which plugins a stage runs from here on.
+    Plugins {
+        /// Name of the stage.
+        stage: String,
+        /// In the order of the recipe.
+        plugins: Vec<PluginGeneration>,
+    },
+    /// One optimizer step.
+    Step(StepRecord),
+    /// One evaluation.
+    Eval {
+        /// Name of the stage.
+        stage: String,
+        /// Step after which it was done.
+        step: u64,
+        /// Rows that succeeded.
+        correct: u64,
+        /// Rows with a score.
+        rows: u64,
+        /// What the plugin said about each row.
+        outcomes: Vec<OutcomeRecord>,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Step after which it was taken.
+        step: u64,
+        /// SHA-256 of the policy's file.
+        model_sha256: String,
+    },
+}
+
+/// A plugin as a stage uses it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PluginGeneration {
+    /// Name, kind and digest.
+    pub id: PluginId,
+    /// Its configuration.
+    pub config: serde_json::Map<String, serde_json::Value>,
+}
+
+/// All values of one step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Name of the stage.
+    pub stage: String,
+    /// Optimizer step over the whole run.
+    pub step: u64,
+    /// Row of the data set of each prompt.
+    pub prompt_ids: Vec<u64>,
+    /// One per completion; those of one prompt are adjacent. Empty in supervised stages.
+    pub completions: Vec<CompletionRecord>,
+    /// The loss; None when no row was left.
+    pub loss: Option<f64>,
+}
+
+/// All values of one completion.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CompletionRecord {
+    /// Index into the step's `prompt_ids`.
+    pub prompt: u32,
+    /// Sampled ids.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each id when it was sampled, nats.
+    pub logprobs: Vec<f32>,
+    /// What each reward plugin said, in the order of the recipe.
+    pub outcomes: Vec<OutcomeRecord>,
+    /// Weighted sum; None without a score.
+    pub raw: Option<f64>,
+    /// After the shapers.
+    pub shaped: Option<f64>,
+    /// What the loss used.
+    pub advantage: Option<f64>,
+    /// Whether the loss saw it.
+    pub kept: bool,
+    /// Why not, when it did not.
+    pub reason: Option<String>,
+}
+
+/// An [`Outcome`] as the ledger writes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum OutcomeRecord {
+    /// A number.
+    Scored {
+        /// The reward.
+        value: f64,
+    },
+    /// Not the plugin's case.
+    Abstained {
+        /// The plugin's code.
+        code: String,
+    },
+    /// The plugin could not do it.
+    Failed {
+        /// The plugin's or the host's code.
+        code: String,
+    },
+}
+
+impl From<&Outcome> for OutcomeRecord {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Scored(value) => OutcomeRecord::Scored { value: *value },
+            Outcome::Abstained(fault) => OutcomeRecord::Abstained { code: fault.code.clone() },
+            Outcome::Failed(fault) => OutcomeRecord::Failed { code: fault.code.clone() },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    prev: &'a str,
+    #[serde(flatten)]
+    record: &'a Record,
+}
+
+#[derive(Deserialize)]
+struct OwnedLine {
+    prev: String,
+    #[serde(flatten)]
+    record: Record,
+}
+
+/// Writes the ledger.
+#[derive(Debug)]
+pub(crate) struct LedgerWriter {
+    file: AppendFile,
+    prev: String,
+}
+
+impl LedgerWriter {
+    /// Opens the ledger and cuts it after `records` records; the chain up to there is verified.
+    pub fn open(path: &Path, records: u64) -> Result<Self> {
+        let file = AppendFile::open(path, records, line_end)?;
+        let prev = if records == 0 { NO_LINE.to_owned() } else { visit(path, |_| ())? };
+        Ok(LedgerWriter { file, prev })
+    }
+
+    /// Adds a record.
+    pub fn append(&mut self, record: &Record) -> Result<()> {
+        let mut line = serde_json::to_string(&Line { prev: &self.prev, record }).expect("records have string keys only");
+        self.prev = hash(line.as_bytes());
+        line.push('\n');
+        self.file.append(line.as_bytes())
+    }
+
+    pub fn file(&mut self) -> &mut AppendFile {
+        &mut self.file
+    }
+}
+
+/// Reads a ledger and verifies its chain.
+///
+/// # Errors
+/// [`Error::BrokenLine`] names the first line that is no record or does not continue the chain.
+pub fn read(path: &Path) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    visit(path, |record| records.push(record))?;
+    Ok(records)
+}
+
+/// Calls `see` with each record and returns the hash of the last line.
+fn visit(path: &Path, mut see: impl FnMut(Record)) -> Result<String> {
+    let file = std::fs::File::open(path).at("read", path)?;
+    let mut prev = NO_LINE.to_owned();
+    for (i, line) in std::io::BufReader::new(file).lines().enumerate() {
+        let line = line.at("read", path)?;
+        let broken = |reason: String| Error::BrokenLine { path: path.to_owned(), line: i + 1, reason };
+        let read: OwnedLine = serde_json::from_str(&line).map_err(|e| broken(format!("not a record: {e}")))?;
+        if read.prev != prev {
+            return Err(broken(format!("does not continue the chain: `prev` is {}, the line before has {prev}", read.prev)));
+        }
+        prev = hash(line.as_bytes());
+        see(read.record);
+    }
+    Ok(prev)
+}
+
+/// SHA-256, lower-case hex.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(step: u64) -> Record {
+        Record::Step(StepRecord {
+            stage: "grpo".into(),
+            step,
+            prompt_ids: vec![4],
+            completions: vec![CompletionRecord {
+                tokens: vec![1, 2],
+                logprobs: (0..1000).map(|i| -(i as f32) * 0.377_123 - f32::MIN_POSITIVE).collect(),
+                outcomes: vec![OutcomeRecord::Scored { value: 0.1 + 0.2 }, OutcomeRecord::Failed { code: "out_of_fuel".into() }],
+                raw: Some(1.0 / 3.0),
+                kept: true,
+                ..CompletionRecord::default()
+            }],
+            loss: Some(-1e-17),
+        })
+    }
+
+    #[test]
+    fn records_read_back_bit_for_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.jsonl");
+        let mut writer = LedgerWriter::open(&path, 0).unwrap();
+        let records =
+            [Record::RunStart { build: "0.1.0".into(), recipe_sha256: hash(b"recipe"), seed: i64::MAX as u64 }, step(1), step(2)];
+        records.iter().for_each(|record| writer.append(record).unwrap());
+        assert_eq!(read(&path).unwrap(), records);
+    }
+
+    #[test]
+    fn a_changed_or_missing_line_breaks_the_chain_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.jsonl");
+        let mut writer = LedgerWriter::open(&path, 0).unwrap();
+        (1..=3).for_each(|i| writer.append(&step(i)).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let broken_at = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            match read(&path) {
+                Err(Error::BrokenLine { line, .. }) => line,
+                other => panic!("{other:?}"),
+            }
+        };
+        // A change shows in the line after it.
+        assert_eq!(broken_at(&text.replacen("\"step\":1", "\"step\":9", 1)), 2);
+        assert_eq!(broken_at(&text.lines().skip(1).map(|l| format!("{l}\n")).collect::<String>()), 1);
+        assert_eq!(broken_at(&text[..text.len() - 10]), 3);
+    }
+
+    #[test]
+    fn a_reopened_ledger_continues_the_chain() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.jsonl");
+        let mut writer = LedgerWriter::open(&path, 0).unwrap();
+        writer.append(&step(1)).unwrap();
+        let records = writer.file().sync().unwrap();
+        writer.append(&step(2)).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        drop(writer);
+        let mut again = LedgerWriter::open(&path, records).unwrap();
+        again.append(&step(2)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+    }
+}
