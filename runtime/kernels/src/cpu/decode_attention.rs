@@ -1,0 +1,194 @@
+//! Attention of one query token over cached keys and values, as in decoding.
+//!
+//! `out = softmax(scale · q Kᵀ) V` for the query heads that share one key and value head (grouped-query attention, Ainslie et
+//! al. 2023), with the online softmax of Milakov and Gimelshein 2018, a block of [`KEY_BLOCK`] tokens at a time.
+//!
+//! The cache is given as spans: a prompt that several completions share, then a completion's own tokens. Blocks start anew with
+//! each span, and all sums have one order, so a result depends on the query and the spans alone.
+
+use super::decode_rows::exp;
+use super::isa::for_each_isa;
+
+/// Tokens in a block of keys: one AVX-512 register holds their scores.
+pub const KEY_BLOCK: usize = 16;
+
+/// Lanes that output sums are kept in. Cached values have a row stride of a multiple of this: see [`value_stride`].
+const LANES: usize = 16;
+
+/// Floats between the values of one token and the next for heads of that width.
+pub fn value_stride(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(LANES)
+}
+
+/// Keys and values of one head for consecutive tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct KvSpan<'a> {
+    /// `[ceil(len / 16)][head_dim][16]`: blocks of tokens, transposed, so that the scores of a block are one vector chain over
+    /// `head_dim`. What lies past `len` is ignored.
+    pub keys: &'a [f32],
+    /// `[len][value_stride]`, 0 past `head_dim`.
+    pub values: &'a [f32],
+    /// Tokens.
+    pub len: usize,
+}
+
+/// The plain formula: all scores, their softmax, the weighted sum. The fast path is held to it within rounding.
+pub fn decode_attention_reference(q: &[f32], spans: &[KvSpan], head_dim: usize, scale: f32, out: &mut [f32]) {
+    let stride = value_stride(head_dim);
+    for (q, out) in q.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
+        let mut scores = Vec::new();
+        for span in spans {
+            for t in 0..span.len {
+                let block = &span.keys[t / KEY_BLOCK * KEY_BLOCK * head_dim..];
+                let dot: f64 = (0..head_dim).map(|d| f64::from(q[d]) * f64::from(block[d * KEY_BLOCK + t % KEY_BLOCK])).sum();
+                scores.push((dot * f64::from(scale), &span.values[t * stride..][..head_dim]));
+            }
+        }
+        let max = scores.iter().map(|(score, _)| *score).fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = scores.iter().map(|(score, _)| (score - max).exp()).sum();
+        for (d, out) in out.iter_mut().enumerate() {
+            *out = scores.iter().map(|(score, values)| (score - max).exp() / total * f64::from(values[d])).sum::<f64>() as f32;
+        }
+    }
+}
+
+for_each_isa! {
+    /// One query token against two spans (the second may be empty).
+    ///
+    /// # Shapes
+    /// - `q`, `out`: `[heads of the group, head_dim]`; queries and keys are rotated already.
+    /// - `scale`: multiplies the dot products, `1 / sqrt(head_dim)`.
+    ///
+    /// # Panics
+    /// When `head_dim` is above 256, or a span is shorter than it says.
+    pub fn decode_attention(q: &[f32], spans: [KvSpan<'_>; 2], head_dim: usize, scale: f32, out: &mut [f32]) = decode_attention_body;
+}
+
+const MAX_HEAD_DIM: usize = 256;
+
+#[inline(always)]
+fn decode_attention_body(q: &[f32], spans: [KvSpan<'_>; 2], head_dim: usize, scale: f32, out: &mut [f32]) {
+    assert!(head_dim <= MAX_HEAD_DIM, "heads of {head_dim} are wider than {MAX_HEAD_DIM}");
+    let stride = value_stride(head_dim);
+    for (q, out) in q.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
+        let (mut max, mut total) = (f32::NEG_INFINITY, 0.0_f32);
+        let mut sums = [[0.0_f32; LANES]; MAX_HEAD_DIM / LANES];
+        let sums = &mut sums[..stride / LANES];
+        for span in spans {
+            let keys = span.keys.chunks_exact(KEY_BLOCK * head_dim);
+            let values = span.values[..span.len * stride].chunks(KEY_BLOCK * stride);
+            for (keys, values) in keys.zip(values) {
+                let scores = block_scores(q, keys, scale, values.len() / stride);
+                let block_max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                if block_max > max {
+                    let rescale = exp(max - block_max);
+                    max = block_max;
+                    total *= rescale;
+                    sums.iter_mut().flatten().for_each(|sum| *sum *= rescale);
+                }
+                let weights = scores.map(|score| exp(score - max));
+                total += weights.iter().sum::<f32>();
+                for (chunk, sums) in sums.iter_mut().enumerate() {
+                    let mut sum = *sums;
+                    for (weight, value) in weights.iter().zip(values.chunks_exact(stride)) {
+                        let value: &[f32; LANES] = value[chunk * LANES..][..LANES].try_into().expect("a chunk has 16 values");
+                        for (sum, &value) in sum.iter_mut().zip(value) {
+                            *sum = weight.mul_add(value, *sum);
+                        }
+                    }
+                    *sums = sum;
+                }
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums.iter().flatten()) {
+            *out = sum / total;
+        }
+    }
+}
+
+/// `scale · q · K` for a block, with -inf past its last token. Four chains over `head_dim` hide the latency of the adds.
+#[inline(always)]
+fn block_scores(q: &[f32], keys: &[f32], scale: f32, len: usize) -> [f32; KEY_BLOCK] {
+    let mut chains = [[0.0_f32; KEY_BLOCK]; 4];
+    let mut groups = q.chunks_exact(4).zip(keys.chunks_exact(4 * KEY_BLOCK));
+    for (q, keys) in &mut groups {
+        for (chain, (&q, keys)) in chains.iter_mut().zip(q.iter().zip(keys.chunks_exact(KEY_BLOCK))) {
+            for (sum, &key) in chain.iter_mut().zip(keys) {
+                *sum = q.mul_add(key, *sum);
+            }
+        }
+    }
+    let whole = q.len() / 4 * 4;
+    for (&q, keys) in q[whole..].iter().zip(keys[whole * KEY_BLOCK..].chunks_exact(KEY_BLOCK)) {
+        for (sum, &key) in chains[0].iter_mut().zip(keys) {
+            *sum = q.mul_add(key, *sum);
+        }
+    }
+    let mut scores = [f32::NEG_INFINITY; KEY_BLOCK];
+    for (t, score) in scores.iter_mut().enumerate().take(len) {
+        *score = ((chains[0][t] + chains[1][t]) + (chains[2][t] + chains[3][t])) * scale;
+    }
+    scores
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::isa::Isa;
+
+    fn noise(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
+    }
+
+    /// Keys and values of a span; what lies past the last token is NaN in keys, as nothing may read it into a sum.
+    fn span(len: usize, head_dim: usize, seed: usize) -> (Vec<f32>, Vec<f32>) {
+        let stride = value_stride(head_dim);
+        let mut keys = vec![f32::NAN; len.div_ceil(KEY_BLOCK) * KEY_BLOCK * head_dim];
+        let mut values = vec![0.0; len * stride];
+        for (t, (key, value)) in
+            noise(len * head_dim, seed).chunks(head_dim).zip(noise(len * head_dim, seed + 1).chunks(head_dim)).enumerate()
+        {
+            for (d, key) in key.iter().enumerate() {
+                keys[(t / KEY_BLOCK * head_dim + d) * KEY_BLOCK + t % KEY_BLOCK] = *key;
+            }
+            values[t * stride..][..head_dim].copy_from_slice(value);
+        }
+        (keys, values)
+    }
+
+    #[test]
+    fn every_instruction_set_gives_one_answer_near_the_plain_formula() {
+        for (head_dim, heads, lens) in [(64, 3, [37, 18]), (8, 1, [1, 0]), (80, 2, [16, 1]), (30, 4, [5, 40]), (256, 1, [70, 33])]
+        {
+            let q: Vec<f32> = noise(heads * head_dim, 5).iter().map(|x| x * 3.0).collect();
+            let data = lens.map(|len| span(len, head_dim, 11 + len));
+            let spans: [KvSpan; 2] = std::array::from_fn(|i| KvSpan { keys: &data[i].0, values: &data[i].1, len: lens[i] });
+            let scale = (head_dim as f32).sqrt().recip();
+            let mut expected = vec![0.0; q.len()];
+            decode_attention_reference(&q, &spans, head_dim, scale, &mut expected);
+            let answers: Vec<Vec<f32>> = Isa::all()
+                .into_iter()
+                .map(|isa| {
+                    let mut out = vec![f32::NAN; q.len()];
+                    decode_attention(isa, &q, spans, head_dim, scale, &mut out);
+                    out
+                })
+                .collect();
+            for answer in &answers {
+                assert_eq!(*answer, answers[0], "instruction sets differ");
+                assert!(answer.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{head_dim} {lens:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn large_scores_do_not_overflow() {
+        let (keys, values) = span(20, 16, 3);
+        let keys: Vec<f32> = keys.iter().map(|x| x * 1e4).collect();
+        let empty = KvSpan { keys: &[], values: &[], len: 0 };
+        let spans = [KvSpan { keys: &keys, values: &values, len: 20 }, empty];
+        let mut out = [0.0; 16];
+        decode_attention(Isa::detect(), &noise(16, 9), spans, 16, 1.0, &mut out);
+        assert!(out.iter().all(|x| x.abs() <= 1.0), "a mean of values within [-1, 1]: {out:?}");
+    }
+}
