@@ -49,7 +49,9 @@ pub fn build_crate(dir: &Path, out_file: &Path, target_dir: &Path) -> Result<()>
     let artifact = cargo_build(dir, &absolute(target_dir)?, &[])?
         .into_iter()
         .find(|artifact| artifact.manifest_path.canonicalize().is_ok_and(|path| path == own))
-        .with_context(|| format!("`{}` builds no WebAssembly module: add `crate-type = [\"cdylib\"]` to `[lib]`", own.display()))?;
+        .with_context(|| {
+            format!("`{}` builds no WebAssembly module: add `crate-type = [\"cdylib\"]` to `[lib]`", own.display())
+        })?;
     if let Some(parent) = out_file.parent() {
         fs::create_dir_all(parent).with_context(|| format!("cannot create `{}`", parent.display()))?;
     }
@@ -68,7 +70,8 @@ pub fn componentize(core: &[u8], manifest: Option<&str>) -> Result<Vec<u8>> {
         .context("cannot turn the module into a component")?;
     refuse_wasi(&component)?;
     if let Some(manifest) = manifest {
-        CustomSection { name: MANIFEST_SECTION.into(), data: Cow::Borrowed(manifest.as_bytes()) }.append_to_component(&mut component);
+        CustomSection { name: MANIFEST_SECTION.into(), data: Cow::Borrowed(manifest.as_bytes()) }
+            .append_to_component(&mut component);
     }
     Ok(component)
 }
@@ -83,7 +86,10 @@ fn refuse_wasi(component: &[u8]) -> Result<()> {
             wasmparser::Payload::ComponentImportSection(imports) if depth == 1 => {
                 for import in imports {
                     let name = import?.name.name;
-                    ensure!(!name.starts_with("wasi:"), "the component imports `{name}`, but plugins have no access to the system");
+                    ensure!(
+                        !name.starts_with("wasi:"),
+                        "the component imports `{name}`, but plugins have no access to the system"
+                    );
                 }
             }
             _ => {}
@@ -127,7 +133,8 @@ impl Artifact {
 
     fn componentize(&self, manifest: Option<&Manifest>, file: &Path) -> Result<()> {
         let core = fs::read(&self.module).with_context(|| format!("cannot read `{}`", self.module.display()))?;
-        let component = componentize(&core, manifest.map(|m| m.text.as_str())).with_context(|| format!("guest `{}`", self.package))?;
+        let component =
+            componentize(&core, manifest.map(|m| m.text.as_str())).with_context(|| format!("guest `{}`", self.package))?;
         if fs::read(file).is_ok_and(|old| old == component) {
             return Ok(());
         }
@@ -239,7 +246,13 @@ mod tests {
         let world = resolve.select_world(&[package], None).unwrap();
         let mut module = wasm_encoder::Module::new();
         let mut memories = wasm_encoder::MemorySection::new();
-        memories.memory(wasm_encoder::MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None });
+        memories.memory(wasm_encoder::MemoryType {
+            minimum: 1,
+            maximum: None,
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        });
         module.section(&memories);
         let mut core = module.finish();
         wit_component::embed_component_metadata(&mut core, &resolve, world, wit_component::StringEncoding::UTF8).unwrap();

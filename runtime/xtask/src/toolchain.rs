@@ -44,7 +44,8 @@ impl Toolchain {
         if Self::Installed.works() {
             return Ok(Self::Installed);
         }
-        if runs(Command::new("rustup").args(["target", "add", TARGET]).env("RUSTUP_MAX_RETRIES", "0")) && Self::Installed.works() {
+        if runs(Command::new("rustup").args(["target", "add", TARGET]).env("RUSTUP_MAX_RETRIES", "0")) && Self::Installed.works()
+        {
             return Ok(Self::Installed);
         }
         // `cargo` may come from Debian or another package and know no rustup; then the fallback is the rule.
@@ -85,7 +86,9 @@ impl Toolchain {
         for (name, _) in std::env::vars_os() {
             let Some(text) = name.to_str() else { continue };
             let inherited = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| text.starts_with(prefix));
-            if inherited || ["CARGO", "CARGO_BUILD_TARGET", "RUSTFLAGS", "RUSTC", "RUSTDOC", "RUSTC_WORKSPACE_WRAPPER"].contains(&text) {
+            if inherited
+                || ["CARGO", "CARGO_BUILD_TARGET", "RUSTFLAGS", "RUSTC", "RUSTDOC", "RUSTC_WORKSPACE_WRAPPER"].contains(&text)
+            {
                 command.env_remove(&name);
             }
         }
