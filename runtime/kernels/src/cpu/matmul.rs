@@ -95,6 +95,11 @@ impl<'a> MatrixMut<'a> {
         assert!(rows == 0 || (rows - 1) * row_stride + columns <= data.len(), "a matrix ends outside its data");
         MatrixMut { data, rows, columns, row_stride }
     }
+
+    /// The same matrix, to be written now and again later.
+    pub fn reborrow(&mut self) -> MatrixMut<'_> {
+        MatrixMut { data: self.data, rows: self.rows, columns: self.columns, row_stride: self.row_stride }
+    }
 }
 
 /// `c[m,n] (+)= a[m,k] · b[k,n]`: the plain reference, one dot product per element.
