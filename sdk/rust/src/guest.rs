@@ -3,10 +3,9 @@
 //! Each exported interface has a world of its own, so that a plugin's exports are put together from the parts it has (the
 //! lifecycle, its kind, state), and the shared types are generated once.
 
-use std::cell::RefCell;
 use std::marker::PhantomData;
 
-use crate::batch::{Batch, Ragged, Source, Texts};
+use crate::batch::{Ragged, Source, Texts};
 use crate::descriptor::{Descriptor, Part};
 use crate::fault::{Fault, RowFault};
 
@@ -25,17 +24,14 @@ pub mod base {
 
 /// Bindings of one exported interface, on top of the types in [`base`].
 macro_rules! exported_interface {
-    ($module:ident, $inline:literal, $world:literal) => {
+    ($module:ident, $world:literal, $inline:literal, { $($with:tt)* }) => {
         #[doc = concat!("The export of `", $world, "`.")]
         pub mod $module {
             wit_bindgen::generate!({
                 path: "../../wit",
                 inline: $inline,
                 world: $world,
-                with: {
-                    "plumb:align/types@0.1.0": crate::guest::base::plumb::align::types,
-                    "plumb:align/data@0.1.0": crate::guest::base::plumb::align::data,
-                },
+                with: { $($with)* },
                 pub_export_macro: true,
                 export_macro_name: "export",
             });
@@ -43,27 +39,25 @@ macro_rules! exported_interface {
     };
 }
 
-exported_interface!(
-    reward,
-    "package plumb:sdk; world only-rewarding { export plumb:align/rewarding@0.1.0; }",
-    "plumb:sdk/only-rewarding"
-);
-exported_interface!(
-    shaper,
-    "package plumb:sdk; world only-shaping { export plumb:align/shaping@0.1.0; }",
-    "plumb:sdk/only-shaping"
-);
-exported_interface!(
-    judge,
-    "package plumb:sdk; world only-judging { export plumb:align/judging@0.1.0; }",
-    "plumb:sdk/only-judging"
-);
-exported_interface!(
-    filter,
-    "package plumb:sdk; world only-filtering { export plumb:align/filtering@0.1.0; }",
-    "plumb:sdk/only-filtering"
-);
-exported_interface!(state, "package plumb:sdk; world only-state { export plumb:align/state@0.1.0; }", "plumb:sdk/only-state");
+exported_interface!(reward, "plumb:sdk/only-rewarding", "package plumb:sdk; world only-rewarding { export plumb:align/rewarding@0.1.0; }", {
+    "plumb:align/types@0.1.0": crate::guest::base::plumb::align::types,
+    "plumb:align/data@0.1.0": crate::guest::base::plumb::align::data,
+});
+exported_interface!(shaper, "plumb:sdk/only-shaping", "package plumb:sdk; world only-shaping { export plumb:align/shaping@0.1.0; }", {
+    "plumb:align/types@0.1.0": crate::guest::base::plumb::align::types,
+    "plumb:align/data@0.1.0": crate::guest::base::plumb::align::data,
+});
+exported_interface!(judge, "plumb:sdk/only-judging", "package plumb:sdk; world only-judging { export plumb:align/judging@0.1.0; }", {
+    "plumb:align/types@0.1.0": crate::guest::base::plumb::align::types,
+    "plumb:align/data@0.1.0": crate::guest::base::plumb::align::data,
+});
+exported_interface!(filter, "plumb:sdk/only-filtering", "package plumb:sdk; world only-filtering { export plumb:align/filtering@0.1.0; }", {
+    "plumb:align/types@0.1.0": crate::guest::base::plumb::align::types,
+    "plumb:align/data@0.1.0": crate::guest::base::plumb::align::data,
+});
+exported_interface!(state, "plumb:sdk/only-state", "package plumb:sdk; world only-state { export plumb:align/state@0.1.0; }", {
+    "plumb:align/types@0.1.0": crate::guest::base::plumb::align::types,
+});
 
 use base::plumb::align::{data, types};
 
