@@ -101,7 +101,8 @@ impl ModelConfig {
                 if wavelength > context / scaling.low_freq_factor {
                     return frequency / scaling.factor;
                 }
-                let smooth = (context / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+                let smooth =
+                    (context / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
                 (1.0 - smooth) * frequency / scaling.factor + smooth * frequency
             })
             .collect()

@@ -1,12 +1,25 @@
 //! `plumb-model`: language models of the Llama family: reading, writing, tokenizing, log-probabilities with gradients, and
 //! sampling.
 //!
-//! Reading order: [`config`] and [`params`] (what a model is), [`engine`] (log-probabilities and gradients).
+//! Reading order: [`config`] and [`params`] (what a model is), [`load`](load()) and [`save`](save()) (Hugging Face folders and
+//! GGUF files), [`Tokenizer`], [`engine`] (log-probabilities and gradients).
 
+mod chat;
 mod error;
+mod gguf;
+mod hf;
+mod load;
+mod random;
+mod save;
+mod tokenizer;
 
 pub mod config;
 pub mod engine;
 pub mod params;
 
+pub use chat::Message;
 pub use error::{Error, Result};
+pub use load::{LoadedModel, load};
+pub use random::{END_OF_TEXT, random, random_from_config, random_params};
+pub use save::save;
+pub use tokenizer::Tokenizer;

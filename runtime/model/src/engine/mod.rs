@@ -4,6 +4,8 @@
 //! tokens and takes their gradients back. Above the seam nobody knows how the transformer is evaluated; below it nobody knows
 //! losses. No engine materializes `[tokens, vocab]` for a whole batch.
 
+pub mod candle;
+
 use crate::params::Params;
 
 /// A run of tokens that attends to itself (causally) and to all tokens of the segments it continues.

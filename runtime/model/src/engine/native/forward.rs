@@ -1,0 +1,132 @@
+//! The forward pass.
+
+use plumb_kernels::cpu::attention::{Heads, attention};
+use plumb_kernels::cpu::elementwise::add_bias;
+use plumb_kernels::cpu::embedding::gather_rows;
+use plumb_kernels::cpu::head_norm::{NormedHeads, head_norm};
+use plumb_kernels::cpu::logprob::{Head, Logprobs, logprob};
+use plumb_kernels::cpu::matmul::{Matrix, MatrixMut, Store, matmul};
+use plumb_kernels::cpu::rms_norm::rms_norm;
+use plumb_kernels::cpu::rope::Turn;
+use plumb_kernels::cpu::swiglu::swiglu;
+
+use super::Model;
+use super::activations::{Activations, Scratch};
+use super::plan::Plan;
+use super::weights::LayerWeights;
+use crate::config::ModelConfig;
+use crate::params::Params;
+
+impl Model {
+    pub(super) fn heads(&self) -> Heads {
+        let c = &self.config;
+        Heads { query: c.num_attention_heads, key: c.num_key_value_heads, dim: c.head_dim }
+    }
+
+    pub(super) fn normed_heads(&self) -> NormedHeads {
+        let heads = self.heads();
+        NormedHeads { stride: heads.qkv_stride(), query_heads: heads.query, key_heads: heads.key }
+    }
+
+    pub(super) fn eps(&self) -> f32 {
+        self.config.rms_norm_eps as f32
+    }
+}
+
+/// `y[n, out] (+)= x[n, in] · w[out, in]ᵀ`.
+fn linear(store: Store, x: &[f32], w: &[f32], y: &mut [f32], n: usize) {
+    let (inputs, outputs) = (x.len() / n, y.len() / n);
+    matmul(store, MatrixMut::new(y, n, outputs), Matrix::new(x, n, inputs), Matrix::new(w, outputs, inputs).t());
+}
+
+/// Log-probabilities of the plan's targets; leaves in `activations` as many layers as it has room for.
+pub(super) fn forward(
+    model: &Model,
+    params: &Params,
+    plan: &Plan,
+    activations: &mut Activations,
+    scratch: &mut Scratch,
+) -> Logprobs {
+    let (n, d) = (plan.tokens.len(), model.config.hidden_size);
+    let weights = &model.weights;
+    if n > 0 {
+        let embedding = &params.data[weights.embedding.clone()];
+        gather_rows(embedding, &plan.tokens, d, activations.streams[0].to_write(n * d));
+        for (layer, layer_weights) in weights.layers.iter().enumerate() {
+            block(model, &params.data, plan, layer, layer_weights, activations, scratch);
+        }
+    }
+
+    let rows = plan.rows.len();
+    let last = activations.streams_of(weights.layers.len() - 1, true)[2];
+    let Activations { streams, target_rows, final_r, hidden, .. } = activations;
+    let target_rows = target_rows.to_write(rows * d);
+    gather_rows(streams[last].read(n * d), &plan.rows, d, target_rows);
+    let hidden = hidden.to_write(rows * d);
+    rms_norm(target_rows, &params.data[weights.final_norm.clone()], model.eps(), hidden, final_r.to_write(rows));
+    logprob(head(model, params, plan, hidden), scratch.logits.vec())
+}
+
+/// The output layer over these hidden states.
+pub(super) fn head<'a>(model: &Model, params: &'a Params, plan: &'a Plan, hidden: &'a [f32]) -> Head<'a> {
+    Head {
+        matrix: &params.data[model.weights.output.clone()],
+        hidden,
+        width: model.config.hidden_size,
+        temperature: plan.temperature,
+        row_ends: &plan.row_ends,
+        tokens: &plan.target_tokens,
+    }
+}
+
+/// One block: `x += attention(norm(x))`, `x += feed_forward(norm(x))`.
+fn block(
+    model: &Model,
+    params: &[f32],
+    plan: &Plan,
+    layer: usize,
+    weights: &LayerWeights,
+    activations: &mut Activations,
+    scratch: &mut Scratch,
+) {
+    let ModelConfig { hidden_size: d, intermediate_size: f, num_hidden_layers, .. } = model.config;
+    let (n, heads, eps) = (plan.tokens.len(), model.heads(), model.eps());
+    let streams = activations.streams_of(layer, layer + 1 == num_hidden_layers);
+    let a = &mut activations.layers[layer % activations.layers.len()];
+    let stream = |i: usize, streams: &mut Vec<super::activations::Buffer>| std::mem::take(&mut streams[i]);
+    let mut before = stream(streams[0], &mut activations.streams);
+    let mut between = stream(streams[1], &mut activations.streams);
+
+    let normed = scratch.normed.to_write(n * d);
+    rms_norm(before.read(n * d), &params[weights.input_norm.clone()], eps, normed, a.input_r.to_write(n));
+    let qkv = a.qkv.to_write(n * heads.qkv_stride());
+    linear(Store::Set, normed, &params[weights.qkv.clone()], qkv, n);
+    if let Some(bias) = &weights.qkv_bias {
+        add_bias(qkv, &params[bias.clone()]);
+    }
+    if let Some([query, key]) = &weights.head_norms {
+        a.qkv_before_norms.to_write(qkv.len()).copy_from_slice(qkv);
+        let r = a.head_r.to_write(n * (heads.query + heads.key));
+        head_norm(model.normed_heads(), qkv, &params[query.clone()], &params[key.clone()], eps, r);
+    }
+    model.rope.apply(Turn::Forward, qkv, heads.qkv_stride(), heads.query + heads.key, &plan.positions);
+    let mixed = a.mixed.to_write(n * heads.out_stride());
+    attention(heads, qkv, &plan.spans, mixed, a.lse.to_write(heads.query * n));
+    let x = between.to_write(n * d);
+    x.copy_from_slice(before.read(n * d));
+    linear(Store::Add, mixed, &params[weights.attention_output.clone()], x, n);
+    if let Some(bias) = &weights.attention_output_bias {
+        add_bias(x, &params[bias.clone()]);
+    }
+    activations.streams[streams[0]] = before;
+
+    rms_norm(x, &params[weights.post_norm.clone()], eps, normed, a.post_r.to_write(n));
+    let gate_up = a.gate_up.to_write(n * 2 * f);
+    linear(Store::Set, normed, &params[weights.gate_up.clone()], gate_up, n);
+    let gated = scratch.gated.to_write(n * f);
+    swiglu(gate_up, gated, f);
+    let after = activations.streams[streams[2]].to_write(n * d);
+    after.copy_from_slice(x);
+    linear(Store::Add, gated, &params[weights.down.clone()], after, n);
+    activations.streams[streams[1]] = between;
+}

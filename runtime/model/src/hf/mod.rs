@@ -1,0 +1,72 @@
+//! Hugging Face folders: `config.json`, `model.safetensors` (sharded too), `tokenizer.json`, the chat template.
+
+mod config;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::load::LoadedModel;
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+pub(crate) use config::{FolderConfig, check, one_or_list, to_json};
+
+/// Reads a folder's configuration, weights and tokenizer.
+pub(crate) fn load(folder: &Path) -> Result<LoadedModel> {
+    let config = read_config(folder)?.model;
+    let tokenizer = read_tokenizer(folder)?;
+    tokenizer.check_ids(&config, &folder.join("tokenizer.json"))?;
+    Ok(LoadedModel { params: weights::read(folder, config)?, tokenizer })
+}
+
+/// Reads `config.json`, and the end-of-text tokens of `generation_config.json` where it has them.
+pub(crate) fn read_config(folder: &Path) -> Result<FolderConfig> {
+    let path = folder.join("config.json");
+    let mut config = config::from_json(&read_object(&path)?, &path)?;
+    let path = folder.join("generation_config.json");
+    if path.is_file() {
+        // What `generate` stops at; chat models list more tokens here than in `config.json`.
+        let eos = config::token_ids(&read_object(&path)?, "eos_token_id", &path)?;
+        if !eos.is_empty() {
+            config.model.eos_token_ids = eos;
+        }
+    }
+    Ok(config)
+}
+
+/// Reads `tokenizer.json` and what belongs to it: `tokenizer_config.json` and `chat_template.jinja`, where they are.
+pub(crate) fn read_tokenizer(folder: &Path) -> Result<Tokenizer> {
+    let optional = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
+    let config = optional("tokenizer_config.json").map_or(Ok(Map::new()), |path| read_object(&path))?;
+    let template = match optional("chat_template.jinja") {
+        Some(path) => Some(read_text(&path)?),
+        None => template_in(&config),
+    };
+    let path = folder.join("tokenizer.json");
+    let json = read_text(&path)?;
+    Tokenizer::new(json, config, template).map_err(|error| malformed(&path, error.to_string()))
+}
+
+/// The template inside `tokenizer_config.json`: one text, or a list of named ones of which `default` is meant for chat.
+fn template_in(config: &Map<String, Value>) -> Option<String> {
+    let text = match config.get("chat_template")? {
+        Value::Array(named) => named.iter().find(|entry| entry["name"] == "default")?.get("template")?,
+        text => text,
+    };
+    text.as_str().map(str::to_owned)
+}
+
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map_err(|error| malformed(path, format!("it is not UTF-8: {error}")))
+}
+
+fn read_object(path: &Path) -> Result<Map<String, Value>> {
+    serde_json::from_str(&read_text(path)?).map_err(|error| malformed(path, format!("not a JSON object: {error}")))
+}
+
+fn malformed(path: &Path, reason: String) -> Error {
+    Error::Malformed { path: PathBuf::from(path), reason }
+}

@@ -1,0 +1,90 @@
+//! Writing models as Hugging Face folders.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
+use serde_json::{Map, Value, json};
+
+use crate::params::Params;
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result, hf};
+
+/// Writes a folder that [`load`](crate::load()) and transformers read back with the same weights.
+///
+/// It has `config.json`, `generation_config.json`, `model.safetensors` (float32; tied matrices once), `tokenizer.json`,
+/// `tokenizer_config.json` and, where there is a template, `chat_template.jinja`. Equal models give equal bytes. Each file is
+/// written under another name, synced and then renamed, so a full disk leaves the file of before.
+///
+/// # Errors
+/// [`Error::Io`] with the file that could not be written.
+pub fn save(folder: &Path, params: &Params, tokenizer: &Tokenizer) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|source| Error::Io { action: "create", path: folder.to_owned(), source })?;
+    let config = &params.config;
+    write_json(&folder.join("config.json"), &hf::to_json(config))?;
+    let mut generation = Map::new();
+    generation.insert("bos_token_id".into(), json!(config.bos_token_id));
+    generation.insert("eos_token_id".into(), hf::one_or_list(&config.eos_token_ids));
+    generation.insert("pad_token_id".into(), json!(config.pad_token_id));
+    generation.retain(|_, value| !value.is_null());
+    write_json(&folder.join("generation_config.json"), &Value::Object(generation))?;
+    write_bytes(&folder.join("tokenizer.json"), tokenizer.json().as_bytes())?;
+    write_json(&folder.join("tokenizer_config.json"), &Value::Object(tokenizer.config().clone()))?;
+    let template = folder.join("chat_template.jinja");
+    match tokenizer.chat_template() {
+        Some(source) => write_bytes(&template, source.as_bytes())?,
+        // The template of a model that was here before would otherwise become this one's.
+        None if template.is_file() => {
+            std::fs::remove_file(&template).map_err(|source| Error::Io { action: "remove", path: template.clone(), source })?;
+        }
+        None => {}
+    }
+    write_weights(&folder.join("model.safetensors"), params)
+}
+
+fn write_weights(path: &Path, params: &Params) -> Result<()> {
+    let views = params.layout.tensors().iter().map(|spec| {
+        let bytes = bytemuck::cast_slice(&params.data[spec.range.clone()]);
+        let view =
+            TensorView::new(Dtype::F32, spec.shape.clone(), bytes).expect("a layout's shapes have the sizes of its ranges");
+        (spec.name.as_str(), view)
+    });
+    // transformers asks for this entry.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    replace(path, |partial| {
+        safetensors::serialize_to_file(views, Some(metadata), partial).map_err(|error| match error {
+            SafeTensorError::IoError(error) => error,
+            other => std::io::Error::other(other),
+        })?;
+        File::open(partial)?.sync_all()
+    })
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).expect("a JSON value is always valid JSON");
+    text.push('\n');
+    write_bytes(path, text.as_bytes())
+}
+
+fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, |partial| {
+        let mut file = File::create(partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    })
+}
+
+/// Has `write` make a file beside `path`, and renames it to `path` when it is whole.
+fn replace(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    let written = write(&partial).and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(|source| {
+        // Best effort: the error that matters is the one in hand.
+        let _ = std::fs::remove_file(&partial);
+        Error::Io { action: "write", path: path.to_owned(), source }
+    })
+}

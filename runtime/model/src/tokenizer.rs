@@ -1,0 +1,133 @@
+//! Texts to token ids and back.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::chat::{ChatTemplate, Message};
+use crate::config::ModelConfig;
+use crate::{Error, Result};
+
+/// A tokenizer and the chat template that belongs to it. Cheap to clone.
+///
+/// It keeps the text of its `tokenizer.json`, so that saving it changes nothing.
+#[derive(Clone, Debug)]
+pub struct Tokenizer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    tokenizer: tokenizers::Tokenizer,
+    json: String,
+    config: Map<String, Value>,
+    template: Option<ChatTemplate>,
+}
+
+impl Tokenizer {
+    /// A tokenizer from the text of a `tokenizer.json`, the object of a `tokenizer_config.json` and a chat template.
+    pub(crate) fn new(json: String, mut config: Map<String, Value>, template: Option<String>) -> Result<Self> {
+        let mut tokenizer =
+            tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        // A file may ask for cuts and padding at training length; token counts here are always the texts' own.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        config.remove("chat_template");
+        let special = |key: &str| match config.get(key) {
+            Some(Value::Object(token)) => token.get("content").and_then(Value::as_str).map(str::to_owned),
+            Some(token) => token.as_str().map(str::to_owned),
+            None => None,
+        };
+        let template = template.map(|source| ChatTemplate::new(source, special("bos_token"), special("eos_token")));
+        Ok(Tokenizer(Arc::new(Inner { tokenizer, json, config, template })))
+    }
+
+    /// Token ids of a text. No special tokens are added; those that stand in the text are recognized.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the text holds a character that the vocabulary cannot express.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        match self.0.tokenizer.encode_fast(text, false) {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(error) => {
+                let unknown = text.char_indices().find(|(_, c)| self.0.tokenizer.encode_fast(c.to_string(), false).is_err());
+                let reason = unknown.map_or_else(
+                    || error.to_string(),
+                    |(at, c)| format!("the vocabulary has no token for {c:?} (byte {at} of the text)"),
+                );
+                Err(Error::Tokenizer(reason))
+            }
+        }
+    }
+
+    /// Text of token ids; special tokens are left out.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        self.decode_with(ids, true)
+    }
+
+    /// Text of token ids, special tokens included.
+    pub fn decode_raw(&self, ids: &[u32]) -> String {
+        self.decode_with(ids, false)
+    }
+
+    fn decode_with(&self, ids: &[u32], skip_special_tokens: bool) -> String {
+        self.0
+            .tokenizer
+            .decode(ids, skip_special_tokens)
+            .expect("decoders are total: unknown ids are left out, bad UTF-8 is replaced")
+    }
+
+    /// Id of a token by its spelling in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.0.tokenizer.token_to_id(token)
+    }
+
+    /// Number of tokens, special ones included. The model's embedding may have more rows than that.
+    pub fn vocab_size(&self) -> usize {
+        self.0.tokenizer.get_vocab_size(true)
+    }
+
+    /// Whether messages can be rendered.
+    pub fn has_chat_template(&self) -> bool {
+        self.0.template.is_some()
+    }
+
+    /// The source of the chat template.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.0.template.as_ref().map(ChatTemplate::source)
+    }
+
+    /// The text that the model sees for a conversation; `add_generation_prompt` opens the assistant's answer.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when there is no template, or it is broken or refuses the conversation.
+    pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        let missing =
+            "the model has no chat template; use raw text prompts, or put a `chat_template.jinja` beside its `tokenizer.json`";
+        let template = self.0.template.as_ref().ok_or_else(|| Error::Tokenizer(missing.into()))?;
+        template.render(messages, add_generation_prompt)
+    }
+
+    /// Text of the `tokenizer.json`.
+    pub(crate) fn json(&self) -> &str {
+        &self.0.json
+    }
+
+    /// Object of the `tokenizer_config.json`, without the chat template.
+    pub(crate) fn config(&self) -> &Map<String, Value> {
+        &self.0.config
+    }
+
+    /// Refuses a tokenizer whose ids the model's embedding does not have.
+    pub(crate) fn check_ids(&self, model: &ModelConfig, path: &Path) -> Result<()> {
+        let ids: BTreeSet<u32> = self.0.tokenizer.get_vocab(true).into_values().collect();
+        match ids.last() {
+            Some(&last) if last as usize >= model.vocab_size => Err(Error::Malformed {
+                path: path.to_owned(),
+                reason: format!("it has token id {last}, but the model's vocabulary ends at {}", model.vocab_size - 1),
+            }),
+            Some(_) => Ok(()),
+            None => Err(Error::Malformed { path: path.to_owned(), reason: "it has no tokens".into() }),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The real model against numbers from an independent implementation (`tests/reference/README.md` says which).
+
+mod support;
+
+use plumb_model::engine::candle::CandleEngine;
+use plumb_model::engine::{Engine, Packed, Target};
+use plumb_model::{LoadedModel, Message};
+use serde::Deserialize;
+use support::{SkipOr, reference, smollm2};
+
+/// Differences of float32 sums in another order; larger ones are differences of the model.
+const TOLERANCE_NATS: f32 = 2e-3;
+
+#[derive(Deserialize)]
+struct LogprobCase {
+    id: String,
+    prompt: String,
+    completion: String,
+    prompt_tokens: Vec<u32>,
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct ChatCase {
+    id: String,
+    messages: Vec<Message>,
+    add_generation_prompt: bool,
+    text: String,
+    tokens: Vec<u32>,
+}
+
+fn engines(model: &LoadedModel) -> Vec<(&'static str, Box<dyn Engine>)> {
+    vec![("candle", Box::new(CandleEngine::new(&model.params.config)))]
+}
+
+#[test]
+fn golden_tokens_are_those_of_the_reference() {
+    let SkipOr::Model(model) = smollm2() else { return };
+    for case in reference::<LogprobCase>("logprobs.jsonl") {
+        let tokens = model.tokenizer.encode(&format!("{}{}", case.prompt, case.completion)).unwrap();
+        assert_eq!(tokens, [case.prompt_tokens, case.tokens].concat(), "{}", case.id);
+        assert_eq!(model.tokenizer.decode_raw(&tokens), format!("{}{}", case.prompt, case.completion), "{}", case.id);
+    }
+}
+
+#[test]
+fn golden_chat_texts_and_tokens_are_those_of_the_reference() {
+    let SkipOr::Model(model) = smollm2() else { return };
+    for case in reference::<ChatCase>("chat.jsonl") {
+        let text = model.tokenizer.render_chat(&case.messages, case.add_generation_prompt).unwrap();
+        assert_eq!(text, case.text, "{}", case.id);
+        assert_eq!(model.tokenizer.encode(&text).unwrap(), case.tokens, "{}", case.id);
+    }
+}
+
+#[test]
+fn golden_logprobs_are_those_of_the_reference() {
+    let SkipOr::Model(model) = smollm2() else { return };
+    let cases = reference::<LogprobCase>("logprobs.jsonl");
+    // All sequences in one pack: they must not see each other.
+    let (mut packed, mut targets) = (Packed::default(), Vec::new());
+    for case in &cases {
+        let first = packed.tokens.len() + case.prompt_tokens.len();
+        packed.push(&[case.prompt_tokens.as_slice(), &case.tokens].concat(), None);
+        targets.extend(case.tokens.iter().enumerate().map(|(i, &token)| Target { row: (first + i - 1) as u32, token }));
+    }
+    for (name, mut engine) in engines(&model) {
+        let leaves = engine.evaluate(&model.params, &packed, &targets, 1.0).unwrap();
+        let mut answers = leaves.logprobs.iter();
+        let mut worst = 0f32;
+        for case in &cases {
+            for (i, (expected, got)) in case.logprobs.iter().zip(&mut answers).enumerate() {
+                let difference = (got - expected).abs();
+                assert!(difference <= TOLERANCE_NATS, "{name}, {} token {i}: {got} and {expected}", case.id);
+                worst = worst.max(difference);
+            }
+        }
+        println!("{name}: {} tokens, largest difference {worst:.1e} nats", targets.len());
+    }
+}
