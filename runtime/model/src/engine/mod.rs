@@ -5,6 +5,7 @@
 //! losses. No engine materializes `[tokens, vocab]` for a whole batch.
 
 pub mod candle;
+pub mod native;
 
 use crate::params::Params;
 

@@ -1,6 +1,6 @@
 //! The training engine: forward and backward of the whole transformer by hand, in float32, llm.c's way.
 //!
-//! [`plan`](self) turns packed segments into positions, attention spans and distinct target rows; `weights` knows where each matrix
+//! `plan` turns packed segments into positions, attention spans and distinct target rows; `weights` knows where each matrix
 //! lies in the flat buffer; `activations` holds what a pass writes; `forward` and `backward` are one block of the model each, as
 //! sequences of `plumb_kernels` operations. The names of activations, shapes beside them, are the same in both.
 //!
@@ -16,6 +16,8 @@ mod activations;
 mod backward;
 mod forward;
 mod plan;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 use plumb_kernels::cpu::logprob::Logprobs;
@@ -99,7 +101,9 @@ impl Engine for NativeEngine {
         let (dlogprobs, dentropies) = plan.sort_gradients(leaf_grads);
         let all = dlogprobs.iter().chain(dentropies.iter().flatten());
         if let Some(gradient) = all.copied().find(|gradient| !gradient.is_finite()) {
-            return Err(Error::NonFinite { what: format!("a gradient of the loss by a log-probability or entropy ({gradient})") });
+            return Err(Error::NonFinite {
+                what: format!("a gradient of the loss by a log-probability or entropy ({gradient})"),
+            });
         }
         let incoming = plumb_kernels::cpu::logprob::LogprobGrads { logprobs: &dlogprobs, entropies: dentropies.as_deref() };
         backward::backward(&self.model, params, plan, answer, incoming, &self.kept, &mut self.scratch, grads);
@@ -114,10 +118,7 @@ fn leaves(plan: &Plan, answer: &Logprobs) -> Result<Leaves> {
     match bad {
         None => Ok(leaves),
         Some(target) => Err(Error::NonFinite {
-            what: format!(
-                "target {target} (log-probability {}, entropy {})",
-                leaves.logprobs[target], leaves.entropies[target]
-            ),
+            what: format!("target {target} (log-probability {}, entropy {})", leaves.logprobs[target], leaves.entropies[target]),
         }),
     }
 }

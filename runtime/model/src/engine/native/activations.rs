@@ -83,11 +83,11 @@ impl Activations {
         layer % self.layers.len()
     }
 
-    /// Indices of the streams before a block, between its halves, and after it. After the last slot comes either the end of the
-    /// model or, when slots are reused, slot 0 again.
-    pub(super) fn streams_of(&self, layer: usize, last: bool) -> [usize; 3] {
+    /// Indices of the streams before a block, between its halves, and after it. After the last slot comes the end of the model, or
+    /// slot 0 again where slots are reused.
+    pub(super) fn streams_of(&self, layer: usize, is_last: bool) -> [usize; 3] {
         let before = 2 * self.slot(layer);
-        let after = if last || before + 2 < self.streams.len() - 1 { before + 2 } else { 0 };
+        let after = if is_last { before + 2 } else { 2 * self.slot(layer + 1) };
         [before, before + 1, after]
     }
 }

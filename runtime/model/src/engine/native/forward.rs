@@ -92,10 +92,10 @@ fn block(
     let ModelConfig { hidden_size: d, intermediate_size: f, num_hidden_layers, .. } = model.config;
     let (n, heads, eps) = (plan.tokens.len(), model.heads(), model.eps());
     let streams = activations.streams_of(layer, layer + 1 == num_hidden_layers);
-    let a = &mut activations.layers[layer % activations.layers.len()];
-    let stream = |i: usize, streams: &mut Vec<super::activations::Buffer>| std::mem::take(&mut streams[i]);
-    let mut before = stream(streams[0], &mut activations.streams);
-    let mut between = stream(streams[1], &mut activations.streams);
+    let slot = activations.slot(layer);
+    let a = &mut activations.layers[slot];
+    // Taken out while others are written, and put back.
+    let [before, mut between] = [streams[0], streams[1]].map(|i| std::mem::take(&mut activations.streams[i]));
 
     let normed = scratch.normed.to_write(n * d);
     rms_norm(before.read(n * d), &params[weights.input_norm.clone()], eps, normed, a.input_r.to_write(n));

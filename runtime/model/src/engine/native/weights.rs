@@ -44,8 +44,7 @@ pub(super) struct LayerWeights {
 impl Weights {
     pub(super) fn new(config: &ModelConfig, layout: &Layout) -> Self {
         let embedding = side_by_side(layout, &["model.embed_tokens.weight"]);
-        let output =
-            if config.tie_word_embeddings { embedding.clone() } else { side_by_side(layout, &["lm_head.weight"]) };
+        let output = if config.tie_word_embeddings { embedding.clone() } else { side_by_side(layout, &["lm_head.weight"]) };
         let layer = |i: usize| {
             let range = |names: &[&str]| {
                 let names: Vec<String> = names.iter().map(|name| format!("model.layers.{i}.{name}")).collect();
