@@ -270,7 +270,8 @@ impl Engine for CandleEngine {
             if let Some(rows_grad) = store.get(&rows) {
                 let index: Vec<u32> = chunk.iter().map(|target| target.row).collect();
                 let index = Tensor::from_vec(index, chunk.len(), &Device::Cpu)?;
-                hidden_grad = hidden_grad.index_add(&index, rows_grad, 0)?;
+                // Gradients of leaves come with the graph that made them; the product below would go on through it.
+                hidden_grad = hidden_grad.index_add(&index, &rows_grad.detach(), 0)?;
             }
         }
         // Hidden states to weights: the gradient of this product is `hidden_grad` at the hidden states.
@@ -338,9 +339,9 @@ mod tests {
                 let stream = Stream::new(1, "direction", &[t as u64]);
                 let direction: Vec<f64> = (0..spec.range.len()).map(|i| stream.normal_at(i as u64)).collect();
                 let analytic: f64 = grads[spec.range.clone()].iter().zip(&direction).map(|(g, u)| f64::from(*g) * u).sum();
-                // The error of a step: rounding / step + step²; 4e-3 balances them in float32.
                 let norm = direction.iter().map(|u| u * u).sum::<f64>().sqrt();
-                let step = 4e-3 / norm * (spec.range.len() as f64).sqrt().min(4.0);
+                // The numeric derivative's error is rounding / step + step²: 1e-2 altogether balances them in float32.
+                let step = 1e-2 / norm;
                 let mut at = |step: f64| {
                     let mut moved = params.clone();
                     moved.data[spec.range.clone()]
@@ -350,7 +351,7 @@ mod tests {
                     loss(&engine.evaluate(&moved, &packed, &targets, 0.7).unwrap(), &by)
                 };
                 let numeric = (at(step) - at(-step)) / (2.0 * step);
-                let tolerance = 2e-2 * analytic.abs() + 5e-3 * norm;
+                let tolerance = 2e-3 * analytic.abs() + 2e-3 * norm;
                 assert!((analytic - numeric).abs() < tolerance, "{architecture:?} {}: {analytic} and {numeric}", spec.name);
             }
         }
