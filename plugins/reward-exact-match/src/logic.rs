@@ -101,8 +101,9 @@ impl ExactMatch {
             Mode::Whole => self.plain(completion) == self.plain(answer),
             Mode::Contains => contains(&self.plain(completion), &self.plain(answer)),
             Mode::LastNumber => {
-                let expected = last_number(answer)
-                    .ok_or_else(|| Fault::unparseable(format!("`{}` of the row has no number: {answer:?}", self.config.column)))?;
+                let expected = last_number(answer).ok_or_else(|| {
+                    Fault::unparseable(format!("`{}` of the row has no number: {answer:?}", self.config.column))
+                })?;
                 last_number(completion).is_some_and(|found| found == expected)
             }
             Mode::AfterMarker => completion
@@ -135,9 +136,8 @@ fn contains(text: &str, answer: &str) -> bool {
     let starts_number = answer.starts_with(|c: char| c.is_ascii_digit());
     let ends_number = answer.ends_with(|c: char| c.is_ascii_digit());
     let in_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-    let in_number = |mark: Option<char>, digit: Option<char>| {
-        matches!(mark, Some('.' | ',')) && digit.is_some_and(|c| c.is_ascii_digit())
-    };
+    let in_number =
+        |mark: Option<char>, digit: Option<char>| matches!(mark, Some('.' | ',')) && digit.is_some_and(|c| c.is_ascii_digit());
     text.match_indices(answer).any(|(start, _)| {
         let (mut before, mut after) = (text[..start].chars().rev(), text[start + answer.len()..].chars());
         let (b, bb, a, aa) = (before.next(), before.next(), after.next(), after.next());
@@ -159,10 +159,15 @@ fn last_number(text: &str) -> Option<String> {
     loop {
         if start > 0 && digit(start - 1) {
             start -= 1;
-        } else if start > 1 && bytes[start - 1] == b'.' && point.is_none() && digit(start - 2) && !text[start..stop].contains(',') {
+        } else if start > 1 && bytes[start - 1] == b'.' && point.is_none() && digit(start - 2) && !text[start..stop].contains(',')
+        {
             point = Some(start - 1);
             start -= 2;
-        } else if start > 1 && bytes[start - 1] == b',' && digit(start - 2) && groups_of_three(&text[start..point.unwrap_or(stop)]) {
+        } else if start > 1
+            && bytes[start - 1] == b','
+            && digit(start - 2)
+            && groups_of_three(&text[start..point.unwrap_or(stop)])
+        {
             start -= 2;
         } else {
             break;
@@ -227,7 +232,10 @@ mod tests {
         for text in yes {
             assert_eq!(score(config, &[(text, "4")]), [Some(1.0)], "{text}");
         }
-        assert_eq!(score(config, &[("the cat sat", "cat"), ("concatenate", "cat"), ("cats and a cat", "cat")]), [1.0, 0.0, 1.0].map(Some));
+        assert_eq!(
+            score(config, &[("the cat sat", "cat"), ("concatenate", "cat"), ("cats and a cat", "cat")]),
+            [1.0, 0.0, 1.0].map(Some)
+        );
     }
 
     #[test]
@@ -275,12 +283,18 @@ mod tests {
         let reward: ExactMatch = testing::reward(r#"{"column": "label"}"#).unwrap();
         let data = BatchBuilder::new().text("completion", ["a"]).build();
         let fault = reward.score(&data.batch()).unwrap_err();
-        assert_eq!((fault.code.as_str(), fault.message.as_str()), ("missing-column", "no text column `label`; the batch has `completion`"));
+        assert_eq!(
+            (fault.code.as_str(), fault.message.as_str()),
+            ("missing-column", "no text column `label`; the batch has `completion`")
+        );
     }
 
     #[test]
     fn unknown_keys_and_impossible_values_are_refused() {
         assert_eq!(testing::reward::<ExactMatch>(r#"{"colunm": "x"}"#).err().unwrap().code, Fault::BAD_CONFIG);
-        assert_eq!(testing::reward::<ExactMatch>(r#"{"mode": "after-marker", "marker": ""}"#).err().unwrap().code, Fault::BAD_CONFIG);
+        assert_eq!(
+            testing::reward::<ExactMatch>(r#"{"mode": "after-marker", "marker": ""}"#).err().unwrap().code,
+            Fault::BAD_CONFIG
+        );
     }
 }

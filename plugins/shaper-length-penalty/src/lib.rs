@@ -1,0 +1,7 @@
+//! Shaper plugin: soft punishment of overlong completions.
+
+pub mod logic;
+
+use logic::LengthPenalty;
+
+plumb_sdk::export_shaper!(LengthPenalty);
