@@ -59,6 +59,9 @@ pub enum Error {
         /// `max_position_embeddings`.
         limit: usize,
     },
+    /// A call's arguments make no sense: a probability above 1, a prompt without tokens, weights of another model.
+    #[error("{0}")]
+    Request(String),
     /// candle failed.
     #[error("tensor operation failed")]
     Candle(#[from] candle_core::Error),

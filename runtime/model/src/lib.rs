@@ -16,6 +16,7 @@ mod tokenizer;
 pub mod config;
 pub mod engine;
 pub mod params;
+pub mod rollout;
 
 pub use chat::Message;
 pub use error::{Error, Result};

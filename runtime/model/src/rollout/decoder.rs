@@ -125,9 +125,8 @@ impl Decoder {
             block.input_norm = get("input_layernorm.weight").to_vec();
             block.qkv.pack(&parts.each_ref().map(|part| get(&format!("{part}.weight"))));
             block.qkv_bias = config.qkv_bias.then(|| parts.each_ref().map(|part| get(&format!("{part}.bias"))).concat());
-            block.head_norms = config
-                .qk_norm
-                .then(|| [get("self_attn.q_norm.weight").to_vec(), get("self_attn.k_norm.weight").to_vec()]);
+            block.head_norms =
+                config.qk_norm.then(|| [get("self_attn.q_norm.weight").to_vec(), get("self_attn.k_norm.weight").to_vec()]);
             block.output.pack(&[get("self_attn.o_proj.weight")]);
             block.output_bias = config.output_bias.then(|| get("self_attn.o_proj.bias").to_vec());
             block.feed_norm = get("post_attention_layernorm.weight").to_vec();

@@ -199,9 +199,8 @@ mod tests {
 
     #[test]
     fn top_p_keeps_the_shortest_list_that_reaches_the_sum() {
-        let ids = |top_p| -> Vec<u32> {
-            reached(&SamplingParams { top_p, ..neutral() }, &FIVE).iter().map(|(id, _)| *id).collect()
-        };
+        let ids =
+            |top_p| -> Vec<u32> { reached(&SamplingParams { top_p, ..neutral() }, &FIVE).iter().map(|(id, _)| *id).collect() };
         assert_eq!(ids(0.01), [1]);
         assert_eq!(ids(0.39), [1]);
         assert_eq!(ids(0.41), [1, 3]);
@@ -226,9 +225,8 @@ mod tests {
 
     #[test]
     fn min_p_keeps_tokens_that_are_likely_enough_beside_the_likeliest() {
-        let ids = |min_p| -> Vec<u32> {
-            reached(&SamplingParams { min_p, ..neutral() }, &FIVE).iter().map(|(id, _)| *id).collect()
-        };
+        let ids =
+            |min_p| -> Vec<u32> { reached(&SamplingParams { min_p, ..neutral() }, &FIVE).iter().map(|(id, _)| *id).collect() };
         assert_eq!(ids(0.2), [0, 1, 3, 4]);
         assert_eq!(ids(0.3), [1, 3, 4]);
         assert_eq!(ids(0.8), [1]);

@@ -3,7 +3,7 @@
 /// Decodes ids to text, special tokens skipped.
 pub type Decode<'a> = &'a dyn Fn(&[u32]) -> String;
 
-/// Watches a completion's text for stop strings, decoding each token a bounded number of times.
+/// Watches a completion's text for stop strings, decoding only its last few tokens each time.
 ///
 /// A token is not a piece of text: a character may be spread over several tokens, and a decoder may treat a text's first token
 /// differently. So text is taken as the difference of two decodings that start at the same earlier token, and only once it does
