@@ -1,1 +1,42 @@
-//! stub
+//! `plumb-host`: runs plugins, which are WebAssembly components, within bounds and with results that repeat.
+//!
+//! Reading order: [`limits`] (what a plugin may use), [`inspect`](mod@inspect) and [`manifest`] (what a file is), `engine` (wasmtime's
+//! settings), `bindings` and `context` (what guests see), `instance` (one guest), `answer` (checks of what it says), `runner`
+//! (calls, effects and state), `reward` and `step` (the kinds), `host` (loading).
+//!
+//! Every call runs in a fresh instance, and nothing in it depends on other calls of the same step: random numbers are keyed by
+//! what they are for, `kv` is read as of the step's begin, limits are counted in fuel. So results do not depend on the number of
+//! threads, on how batches are cut, or on retries.
+
+mod answer;
+mod bindings;
+mod cache;
+mod context;
+mod descriptor;
+mod engine;
+mod error;
+mod host;
+pub mod inspect;
+mod instance;
+mod kv;
+pub mod limits;
+pub mod manifest;
+mod pool;
+mod reward;
+mod runner;
+mod sink;
+mod snapshot;
+pub mod stats;
+mod step;
+mod view;
+
+pub use bindings::WIT_VERSION;
+pub use cache::default_dir as default_cache_dir;
+pub use descriptor::Descriptor;
+pub use error::{Error, Result};
+pub use host::{DirectInstance, Host, HostOptions, LoadRequest, LoadedPlugin, Source};
+pub use inspect::{Import, Inspection, inspect};
+pub use limits::EffectiveLimits;
+pub use manifest::{Manifest, Needs};
+pub use sink::{Collector, Discard, LogLevel, LogLine, Metric, MetricValue, Sink};
+pub use stats::PluginStats;

@@ -1,0 +1,242 @@
+//! A running guest: one store, one instance, dropped after its call. A trap poisons a store, and memory that is never reused
+//! makes answers independent of what was asked before.
+
+use std::sync::Arc;
+
+use plumb_core::{Decision, PluginFault, Rewards, Shaped};
+use wasmtime::component::{Component, HasSelf, Instance as Wasm, InstancePre, Linker, Resource};
+use wasmtime::{Engine, Store, Trap, WasmBacktrace};
+
+use crate::answer;
+use crate::bindings::types::Fault;
+use crate::bindings::{Everything, filtering, lifecycle, rewarding, shaping, state};
+use crate::context::{Breach, Context, Identity};
+use crate::engine::Ticker;
+use crate::kv;
+use crate::limits::{self, EffectiveLimits};
+use crate::view::BatchView;
+
+/// A compiled component with its imports resolved and its exports found.
+pub struct Code {
+    pre: InstancePre<Context>,
+    lifecycle: lifecycle::GuestIndices,
+    rewarding: Option<rewarding::GuestIndices>,
+    shaping: Option<shaping::GuestIndices>,
+    filtering: Option<filtering::GuestIndices>,
+    state: Option<state::GuestIndices>,
+}
+
+impl Code {
+    /// Links a component to the host's imports.
+    pub fn link(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
+        let mut linker = Linker::new(engine);
+        Everything::add_to_linker::<_, HasSelf<_>>(&mut linker, |context: &mut Context| context)?;
+        let pre = linker.instantiate_pre(component)?;
+        Ok(Code {
+            lifecycle: lifecycle::GuestIndices::new(&pre)?,
+            // Which of these must be there follows from the kind, that was read from the same exports.
+            rewarding: rewarding::GuestIndices::new(&pre).ok(),
+            shaping: shaping::GuestIndices::new(&pre).ok(),
+            filtering: filtering::GuestIndices::new(&pre).ok(),
+            state: state::GuestIndices::new(&pre).ok(),
+            pre,
+        })
+    }
+}
+
+/// A call failed: the fault, and whether the plugin itself says that asking again may help.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallError {
+    /// What happened.
+    pub fault: PluginFault,
+    /// The plugin's word; false for all that is not [`PluginFault::Fault`].
+    pub retryable: bool,
+}
+
+impl From<PluginFault> for CallError {
+    fn from(fault: PluginFault) -> Self {
+        CallError { fault, retryable: false }
+    }
+}
+
+impl From<Fault> for CallError {
+    fn from(fault: Fault) -> Self {
+        CallError { fault: PluginFault::Fault { code: fault.code, message: fault.message }, retryable: fault.retryable }
+    }
+}
+
+type Called<T> = Result<T, CallError>;
+
+/// One instance of a plugin. Calls refuel it, so that each has the whole limits.
+pub struct Instance {
+    store: Store<Context>,
+    wasm: Option<Wasm>,
+    code: Arc<Code>,
+    limits: EffectiveLimits,
+    rows: usize,
+    fuel_used: u64,
+}
+
+impl Instance {
+    /// Prepares a store for a batch of `rows` rows; [`Instance::start`] runs the first code of the guest.
+    pub(crate) fn new(
+        code: Arc<Code>,
+        identity: Arc<Identity>,
+        limits: EffectiveLimits,
+        rows: usize,
+        step: u64,
+        values: kv::Values,
+    ) -> Self {
+        let context = Context::new(identity, limits.memory_mib, step, values);
+        let mut store = Store::new(code.pre.component().engine(), context);
+        store.limiter(|context| &mut context.memory);
+        store.set_hostcall_fuel(limits::ANSWER_BYTES);
+        store.set_max_component_handles(limits::HANDLES);
+        Instance { store, wasm: None, code, limits, rows, fuel_used: 0 }
+    }
+
+    /// Instantiates the component.
+    pub(crate) fn start(&mut self) -> Called<()> {
+        let code = Arc::clone(&self.code);
+        let wasm = self.run(|store, _| code.pre.instantiate(store))?;
+        self.wasm = Some(wasm);
+        Ok(())
+    }
+
+    /// `lifecycle.describe`.
+    pub(crate) fn describe(&mut self) -> Called<lifecycle::Descriptor> {
+        let code = Arc::clone(&self.code);
+        self.run(|store, wasm| code.lifecycle.load(&mut *store, wasm()?)?.call_describe(store))
+    }
+
+    /// `lifecycle.init`.
+    pub(crate) fn init(&mut self) -> Called<()> {
+        let code = Arc::clone(&self.code);
+        Ok(self.run(|store, wasm| code.lifecycle.load(&mut *store, wasm()?)?.call_init(store))??)
+    }
+
+    /// `state.save`.
+    pub(crate) fn save(&mut self) -> Called<Vec<u8>> {
+        let code = Arc::clone(&self.code);
+        Ok(self.run(|store, wasm| exported(code.state.as_ref())?.load(&mut *store, wasm()?)?.call_save(store))??)
+    }
+
+    /// `state.load`.
+    pub(crate) fn load(&mut self, version: u32, bytes: &[u8]) -> Called<()> {
+        let code = Arc::clone(&self.code);
+        let bytes = bytes.to_vec();
+        Ok(self
+            .run(|store, wasm| exported(code.state.as_ref())?.load(&mut *store, wasm()?)?.call_load(store, version, &bytes))??)
+    }
+
+    /// `rewarding.score`, checked.
+    pub(crate) fn score(&mut self, view: &BatchView) -> Called<Rewards> {
+        let code = Arc::clone(&self.code);
+        let answer = self.with_batch(view, |store, wasm, batch| {
+            exported(code.rewarding.as_ref())?.load(&mut *store, wasm)?.call_score(store, batch)
+        })??;
+        Ok(answer::rewards(answer, view)?)
+    }
+
+    /// `shaping.shape`, checked.
+    pub(crate) fn shape(&mut self, view: &BatchView) -> Called<Shaped> {
+        let code = Arc::clone(&self.code);
+        let answer = self.with_batch(view, |store, wasm, batch| {
+            exported(code.shaping.as_ref())?.load(&mut *store, wasm)?.call_shape(store, batch)
+        })??;
+        Ok(answer::shaped(answer, view.batch())?)
+    }
+
+    /// `filtering.select`, checked.
+    pub(crate) fn select(&mut self, view: &BatchView) -> Called<Decision> {
+        let code = Arc::clone(&self.code);
+        let answer = self.with_batch(view, |store, wasm, batch| {
+            exported(code.filtering.as_ref())?.load(&mut *store, wasm)?.call_select(store, batch)
+        })??;
+        Ok(answer::decision(answer, view.batch())?)
+    }
+
+    /// Fuel used so far, in wasmtime's units.
+    pub(crate) fn fuel_used(&self) -> u64 {
+        self.fuel_used
+    }
+
+    /// Ends the instance and hands out what it left.
+    pub(crate) fn finish(self) -> Context {
+        self.store.into_data()
+    }
+
+    /// Lends the guest the batch for one call.
+    fn with_batch<T>(
+        &mut self,
+        view: &BatchView,
+        call: impl FnOnce(&mut Store<Context>, &Wasm, Resource<BatchView>) -> wasmtime::Result<T>,
+    ) -> Called<T> {
+        self.rows = view.rows();
+        self.run(|store, wasm| {
+            let batch = store.data_mut().table.push(view.clone())?;
+            let lent = Resource::new_borrow(batch.rep());
+            let answer = call(store, wasm()?, lent);
+            store.data_mut().table.delete(batch)?;
+            answer
+        })
+    }
+
+    /// Runs guest code within the limits, and says in the interface's words how it failed.
+    fn run<'a, T>(
+        &'a mut self,
+        call: impl FnOnce(&mut Store<Context>, &dyn Fn() -> wasmtime::Result<&'a Wasm>) -> wasmtime::Result<T>,
+    ) -> Called<T> {
+        let fuel = self.limits.call_fuel(self.rows);
+        let deadline_ms = self.limits.call_deadline_ms(self.rows);
+        let host = |error: wasmtime::Error| CallError::from(PluginFault::Host { message: format!("{error:#}") });
+        self.store.set_fuel(fuel).map_err(host)?;
+        self.store.set_epoch_deadline(Ticker::epochs(deadline_ms));
+        let wasm = &self.wasm;
+        let started = || wasm.as_ref().ok_or_else(|| wasmtime::Error::msg("the instance was not started"));
+        let result = call(&mut self.store, &started);
+        self.fuel_used += fuel - self.store.get_fuel().map_err(host)?;
+        result.map_err(|error| CallError::from(self.fault(&error, fuel, deadline_ms)))
+    }
+
+    fn fault(&self, error: &wasmtime::Error, limit_fuel: u64, limit_ms: u64) -> PluginFault {
+        let context = self.store.data();
+        if let Some(breach) = error.downcast_ref::<Breach>() {
+            return PluginFault::BadOutput { message: breach.to_string() };
+        }
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::OutOfFuel) => PluginFault::OutOfFuel { limit_fuel },
+            Some(Trap::Interrupt) => PluginFault::DeadlineMissed { limit_ms },
+            // A guest that is denied memory has no choice but to give up.
+            _ if context.memory.denied => PluginFault::OutOfMemory { limit_mib: self.limits.memory_mib },
+            Some(trap) => PluginFault::Trap { message: trap_message(*trap, error, context) },
+            // The component's start and the lifting of its answer are the only other things that fail.
+            None if self.wasm.is_none() => PluginFault::Host { message: root(error) },
+            None => PluginFault::BadOutput { message: root(error) },
+        }
+    }
+}
+
+fn exported<T>(indices: Option<&T>) -> wasmtime::Result<&T> {
+    indices.ok_or_else(|| wasmtime::Error::msg("the component has no such export"))
+}
+
+fn root(error: &wasmtime::Error) -> String {
+    error.root_cause().to_string()
+}
+
+/// The trap, what the guest's last words were, and where it happened: the innermost functions with names.
+fn trap_message(trap: Trap, error: &wasmtime::Error, context: &Context) -> String {
+    use std::fmt::Write;
+    const FRAMES: usize = 6;
+    let mut message = trap.to_string();
+    if let Some((_, last, _)) = context.lines.kept.iter().rfind(|(level, ..)| *level == crate::sink::LogLevel::Error) {
+        write!(message, ": {last}").expect("writing to a string cannot fail");
+    }
+    let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
+    let names: Vec<&str> = frames.iter().filter_map(wasmtime::FrameInfo::func_name).take(FRAMES).collect();
+    if !names.is_empty() {
+        write!(message, "; in {}", names.join(" < ")).expect("writing to a string cannot fail");
+    }
+    message
+}

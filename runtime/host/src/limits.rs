@@ -1,0 +1,145 @@
+//! What a plugin may use. Fuel decides outcomes, since it counts the same everywhere; the clock only guards against hangs.
+
+use plumb_core::recipe::LimitsUse;
+
+use crate::error::{Error, Result};
+
+/// Fuel of a call besides that of its rows, in wasmtime's units (about one per instruction): some 0.05 s of work, enough to
+/// read a configuration and compile regular expressions.
+pub const FUEL: u64 = 1_000_000_000;
+/// Fuel per row: some 10 ms of work, ten times what a symbolic comparison of two formulas takes.
+pub const FUEL_PER_ROW: u64 = 200_000_000;
+/// Linear memory of a plugin in MiB: thousands of times what the batch limit of 4 MiB needs for a parser written in Rust.
+pub const MEMORY_MIB: u64 = 64;
+/// Largest linear memory that can be asked for, in MiB: all that 32-bit addresses reach.
+pub const MAX_MEMORY_MIB: u64 = 4096;
+/// Wall clock of a call besides that of its rows, in ms. Far above what the fuel takes, even on a busy machine.
+pub const DEADLINE_MS: u64 = 10_000;
+/// Wall clock per row, in ms.
+pub const DEADLINE_MS_PER_ROW: u64 = 50;
+
+/// Bytes that one call, host import or answer, may hand to the host: a step of 4,096 rows of 1,024 token values is 16 MiB.
+pub const ANSWER_BYTES: usize = 64 << 20;
+/// Size of a component, in bytes. Compiling is not metered, so that its input is bounded.
+pub const COMPONENT_BYTES: u64 = 64 << 20;
+/// Resource handles a call may hold at once; it is given one.
+pub const HANDLES: usize = 1000;
+/// Entries of a table: function pointers of a guest, some ten thousand for an interpreter.
+pub const TABLE_ELEMENTS: usize = 100_000;
+
+/// Log lines of a call; more are dropped and counted.
+pub const LOG_LINES: usize = 100;
+/// Bytes of the log lines of a call, fields included.
+pub const LOG_BYTES: usize = 64 << 10;
+/// Different metrics of a call; each becomes a series in the run's records.
+pub const METRIC_NAMES: usize = 16;
+/// Values that a call may observe over all its metrics.
+pub const METRIC_VALUES: usize = 1 << 16;
+/// Numbers of one `random.draw`.
+pub const RANDOM_COUNT: u32 = 1 << 20;
+/// Bytes of a `kv` key.
+pub const KV_KEY_BYTES: usize = 256;
+/// Bytes of all keys and values of a plugin: they go into every checkpoint.
+pub const KV_BYTES: usize = 16 << 20;
+
+/// Rows of a reward call. Fixed cost is then below 0.1 µs a row, and a poison row costs nine more calls.
+pub const CALL_ROWS: usize = 256;
+/// Bytes of a reward call's columns.
+pub const CALL_BYTES: usize = 4 << 20;
+
+/// The limits of a plugin: the recipe's, else the manifest's, else the host's defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct EffectiveLimits {
+    /// Fuel per call, in wasmtime's units (about one per instruction).
+    pub fuel: u64,
+    /// Fuel per row of the call.
+    pub fuel_per_row: u64,
+    /// Linear memory in MiB.
+    pub memory_mib: u64,
+    /// Wall clock per call, in ms.
+    pub deadline_ms: u64,
+    /// Wall clock per row, in ms; 0 where a deadline was given.
+    pub deadline_ms_per_row: u64,
+}
+
+impl Default for EffectiveLimits {
+    fn default() -> Self {
+        EffectiveLimits {
+            fuel: FUEL,
+            fuel_per_row: FUEL_PER_ROW,
+            memory_mib: MEMORY_MIB,
+            deadline_ms: DEADLINE_MS,
+            deadline_ms_per_row: DEADLINE_MS_PER_ROW,
+        }
+    }
+}
+
+impl EffectiveLimits {
+    /// Takes each limit from `recipe`, else from `manifest`, else the default.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a limit of zero or beyond what a plugin can use.
+    pub fn resolve(plugin: &str, recipe: &LimitsUse, manifest: &LimitsUse) -> Result<Self> {
+        let default = Self::default();
+        let deadline = recipe.deadline_ms.or(manifest.deadline_ms);
+        let limits = EffectiveLimits {
+            fuel: recipe.fuel.or(manifest.fuel).unwrap_or(default.fuel),
+            fuel_per_row: recipe.fuel_per_row.or(manifest.fuel_per_row).unwrap_or(default.fuel_per_row),
+            memory_mib: recipe.memory_mib.or(manifest.memory_mib).unwrap_or(default.memory_mib),
+            deadline_ms: deadline.unwrap_or(default.deadline_ms),
+            deadline_ms_per_row: if deadline.is_some() { 0 } else { default.deadline_ms_per_row },
+        };
+        let wrong = |limit, value, allowed| Err(Error::Limit { plugin: plugin.to_owned(), limit, value, allowed });
+        if limits.fuel == 0 {
+            return wrong("fuel", 0, "at least 1");
+        }
+        if !(1..=MAX_MEMORY_MIB).contains(&limits.memory_mib) {
+            return wrong("memory_mib", limits.memory_mib, "between 1 and 4096");
+        }
+        if limits.deadline_ms == 0 {
+            return wrong("deadline_ms", 0, "at least 1");
+        }
+        Ok(limits)
+    }
+
+    /// Fuel of a call with that many rows.
+    pub fn call_fuel(&self, rows: usize) -> u64 {
+        self.fuel.saturating_add(self.fuel_per_row.saturating_mul(rows as u64))
+    }
+
+    /// Wall clock of a call with that many rows, in ms.
+    pub fn call_deadline_ms(&self, rows: usize) -> u64 {
+        self.deadline_ms.saturating_add(self.deadline_ms_per_row.saturating_mul(rows as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_come_from_the_recipe_then_the_manifest_then_the_defaults() {
+        let recipe = LimitsUse { fuel: Some(5), ..LimitsUse::default() };
+        let manifest = LimitsUse { fuel: Some(7), memory_mib: Some(256), deadline_ms: Some(100), ..LimitsUse::default() };
+        let limits = EffectiveLimits::resolve("p", &recipe, &manifest).unwrap();
+        assert_eq!(
+            limits,
+            EffectiveLimits {
+                fuel: 5,
+                fuel_per_row: FUEL_PER_ROW,
+                memory_mib: 256,
+                deadline_ms: 100,
+                // A deadline that was asked for holds as it stands.
+                deadline_ms_per_row: 0
+            }
+        );
+        assert_eq!(limits.call_fuel(3), 5 + 3 * FUEL_PER_ROW);
+    }
+
+    #[test]
+    fn limits_out_of_range_are_refused_by_name() {
+        let recipe = LimitsUse { memory_mib: Some(5000), ..LimitsUse::default() };
+        let error = EffectiveLimits::resolve("p", &recipe, &LimitsUse::default()).unwrap_err();
+        assert!(matches!(error, Error::Limit { limit: "memory_mib", value: 5000, .. }), "{error}");
+    }
+}

@@ -1,0 +1,202 @@
+//! What the kinds share: calls on fresh instances, their effects, state and counts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use plumb_core::{Batch, PluginError, PluginFault, PluginId};
+
+use crate::context::{Context, Identity};
+use crate::descriptor::Descriptor;
+use crate::instance::{CallError, Code, Instance};
+use crate::kv;
+use crate::limits::EffectiveLimits;
+use crate::sink::{LogLine, Metric, MetricValue, Sink};
+use crate::snapshot::Snapshot;
+use crate::stats::PluginStats;
+use crate::view::BatchView;
+
+/// A loaded plugin. Shared by its calls; holds no thread.
+pub struct Runner {
+    pub id: PluginId,
+    pub code: Arc<Code>,
+    pub identity: Arc<Identity>,
+    pub limits: EffectiveLimits,
+    pub descriptor: Descriptor,
+    /// Columns that a batch must have.
+    pub needs: Vec<String>,
+    pub stateful: bool,
+    pub sink: Arc<dyn Sink>,
+    pub stats: Arc<Mutex<PluginStats>>,
+    pub memory: Mutex<Memory>,
+    pub tickets: AtomicU64,
+}
+
+/// What a plugin keeps between calls.
+#[derive(Default)]
+pub struct Memory {
+    /// `kv` as of the beginning of the step, and what the guest's `state.save` gave last.
+    kept: Snapshot,
+    /// What this step's calls left, by submission and first row.
+    effects: BTreeMap<(u64, usize), Effects>,
+}
+
+/// What a successful call left behind; takes effect when the step ends.
+pub struct Effects {
+    step: u64,
+    writes: kv::Writes,
+    metrics: Vec<(String, MetricValue)>,
+}
+
+/// A submitted batch: its place in the order of the step, and the values its calls read.
+#[derive(Clone)]
+pub struct Ticket {
+    number: u64,
+    values: kv::Values,
+}
+
+impl Runner {
+    /// Takes the next place in the order of submission.
+    pub fn ticket(&self) -> Ticket {
+        let values = Arc::clone(&self.memory().kept.values);
+        Ticket { number: self.tickets.fetch_add(1, Ordering::Relaxed), values }
+    }
+
+    /// Refuses a batch that lacks a column the plugin needs: no row of it could be answered.
+    pub fn check_columns(&self, batch: &Batch) -> Result<(), PluginFault> {
+        match self.needs.iter().find(|name| batch.column(name).is_none()) {
+            None => Ok(()),
+            Some(missing) => Err(PluginFault::Fault {
+                code: "missing-column".into(),
+                message: format!(
+                    "needs column `{missing}`, the batch has {}",
+                    batch.columns().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+                ),
+            }),
+        }
+    }
+
+    /// A fresh instance, started and initialised.
+    pub fn instance(&self, rows: usize, step: u64, values: kv::Values) -> Instance {
+        Instance::new(Arc::clone(&self.code), Arc::clone(&self.identity), self.limits, rows, step, values)
+    }
+
+    /// Calls a fresh instance. Its effects wait for the end of the step, and are dropped with a call that fails.
+    pub fn call<T>(
+        &self,
+        ticket: &Ticket,
+        view: &BatchView,
+        call: impl FnOnce(&mut Instance) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let begin = Instant::now();
+        let step = view.batch().step;
+        let mut instance = self.instance(view.rows(), step, Arc::clone(&ticket.values));
+        let result = instance.start().and_then(|()| instance.init()).and_then(|()| call(&mut instance));
+        let fuel = instance.fuel_used();
+        let Context { lines, metrics, kv, .. } = instance.finish();
+        {
+            let mut stats = lock(&self.stats);
+            stats.latency.add(begin.elapsed());
+            stats.counts.calls += 1;
+            stats.counts.fuel += fuel;
+            stats.counts.log_lines_dropped += lines.dropped;
+            if let Err(error) = &result {
+                *stats.counts.call_faults.entry(error.fault.code().to_owned()).or_default() += 1;
+            }
+        }
+        for (level, message, fields) in lines.kept {
+            self.sink.log(LogLine { plugin: self.id.name.clone(), step, level, message, fields });
+        }
+        if result.is_ok() {
+            let effects = Effects { step, writes: kv.into_writes(), metrics };
+            self.memory().effects.insert((ticket.number, view.start()), effects);
+        }
+        result
+    }
+
+    /// As [`Runner::call`], and carries the guest's own state over from the last such call that succeeded.
+    pub fn call_with_state<T>(
+        &self,
+        batch: &Arc<Batch>,
+        export: &'static str,
+        call: impl FnOnce(&mut Instance, &BatchView) -> Result<T, CallError>,
+    ) -> Result<T, PluginError> {
+        let view = BatchView::new(Arc::clone(batch));
+        let failed = |error: CallError| self.error(export, error.fault);
+        self.check_columns(batch).map_err(|fault| self.error(export, fault))?;
+        let ticket = self.ticket();
+        if !self.stateful {
+            return self.call(&ticket, &view, |instance| call(instance, &view)).map_err(failed);
+        }
+        let (version, old) = {
+            let memory = self.memory();
+            (memory.kept.state_version, memory.kept.state.clone())
+        };
+        let (answer, new) = self
+            .call(&ticket, &view, |instance| {
+                if let Some(old) = &old {
+                    instance.load(version, old)?;
+                }
+                let answer = call(instance, &view)?;
+                Ok((answer, instance.save()?))
+            })
+            .map_err(failed)?;
+        let mut memory = self.memory();
+        memory.kept.state = Some(new);
+        memory.kept.state_version = self.descriptor.state_version;
+        Ok(answer)
+    }
+
+    /// See [`plumb_core::Plugin::end_step`].
+    pub fn end_step(&self) {
+        let mut memory = self.memory();
+        let effects = std::mem::take(&mut memory.effects);
+        for Effects { step, writes, metrics } in effects.into_values() {
+            kv::apply(&mut memory.kept.values, writes);
+            for (name, value) in metrics {
+                self.sink.metric(Metric { plugin: self.id.name.clone(), step, name, value });
+            }
+        }
+    }
+
+    /// See [`plumb_core::Plugin::save_state`].
+    pub fn save_state(&self) -> Option<Vec<u8>> {
+        let memory = self.memory();
+        (memory.kept != Snapshot::default()).then(|| memory.kept.encode())
+    }
+
+    /// See [`plumb_core::Plugin::load_state`]. The guest tries its part at once, in an instance of its own.
+    pub fn load_state(&self, bytes: &[u8]) -> Result<(), PluginError> {
+        let kept = Snapshot::decode(bytes).ok_or_else(|| {
+            self.error("state.load", PluginFault::Host { message: "the saved state of the plugin is damaged".into() })
+        })?;
+        if let Some(state) = &kept.state {
+            if !self.stateful {
+                let message = "the saved state comes from a version with an export `state`, this one has none".into();
+                return Err(self.error("state.load", PluginFault::Host { message }));
+            }
+            let mut instance = self.instance(1, 0, Arc::clone(&kept.values));
+            let tried = instance.start().and_then(|()| instance.init()).and_then(|()| instance.load(kept.state_version, state));
+            tried.map_err(|error| self.error("state.load", error.fault))?;
+        }
+        let mut memory = self.memory();
+        memory.kept = kept;
+        memory.effects.clear();
+        Ok(())
+    }
+
+    /// An error of this plugin.
+    pub fn error(&self, export: &'static str, fault: PluginFault) -> PluginError {
+        PluginError { plugin: self.id.clone(), export, fault }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        lock(&self.memory)
+    }
+}
+
+/// Locks; data behind this crate's locks is whole between statements, so that a panic elsewhere does not spoil it.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
