@@ -290,6 +290,11 @@ pub trait Plugin: Send + Sync {
     /// Ends a step: what calls of the step wrote to the plugin's `kv` becomes visible, in the order of submission.
     fn end_step(&self) {}
 
+    /// Seconds that workers have spent in this plugin's calls so far; None when it is not measured.
+    fn busy_s(&self) -> Option<f64> {
+        None
+    }
+
     /// What must survive a checkpoint: `kv`, and what the plugin's own `state.save` wrote. None without state.
     fn save_state(&self) -> Result<Option<Vec<u8>>, PluginError> {
         Ok(None)

@@ -1,2 +1,29 @@
-//! stub
+//! `plumb-train`: aligns a policy by a recipe. Rewards, shapers and filters are traits of `plumb-core`; what stands behind them
+//! is not known here.
+//!
+//! Reading order: [`trainer`] (the loop), [`objective`] (what a step learns from), [`pipeline`] (from completions to advantages),
+//! [`advantage`], [`kl`] and [`loss`] (the formulas), [`run`] (what a run leaves behind).
+#![forbid(unsafe_code)]
+
+mod error;
+
+pub mod advantage;
+pub mod data;
+pub mod evaluation;
+pub mod kl;
+pub mod loss;
+pub mod objective;
+pub mod optimizer;
+pub mod pack;
+pub mod pipeline;
+pub mod plugins;
+pub mod policy;
+pub mod prompt;
 pub mod run;
+pub mod schedule;
+pub mod stage;
+pub mod trainer;
+
+pub use error::{Error, Result};
+pub use plugins::{LoadError, PluginFactory};
+pub use trainer::{Observer, Summary, TrainRequest, train};

@@ -1,0 +1,154 @@
+//! Group-relative advantages (Shao et al. 2024, "DeepSeekMath", section 4.1).
+
+use num_traits::Float;
+use plumb_core::recipe::ScaleRewards;
+
+/// TRL's conventions: sample deviation (`ddof` 1), and 1e-4 added to it before the division.
+pub const TRL_DDOF: usize = 1;
+/// See [`TRL_DDOF`].
+pub const TRL_EPSILON: f64 = 1e-4;
+
+/// What centred rewards are divided by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling<F> {
+    /// The group's deviation, the step's, or 1.
+    pub by: ScaleRewards,
+    /// Delta degrees of freedom: a deviation divides by n - ddof.
+    pub ddof: usize,
+    /// Added to the deviation.
+    pub epsilon: F,
+}
+
+/// Advantages of a step's rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Advantages<F> {
+    /// One per row; None where the row has no reward.
+    pub values: Vec<Option<F>>,
+    /// Deviation of each group's rewards; None for a group without any.
+    pub group_std: Vec<Option<F>>,
+}
+
+/// `A_i = (r_i - mean(r)) / (std + epsilon)`, with the mean over the row's group and the deviation by `scaling`.
+///
+/// `group_ends` are end rows of adjacent groups, as in [`plumb_core::Batch`]. Rows without a reward get none and are not part
+/// of any statistic. A group of one, and a group whose rewards are all equal, have advantages of exactly 0.
+///
+/// # Panics
+/// When the groups do not cover the rewards.
+pub fn group_relative<F: Float>(rewards: &[Option<F>], group_ends: &[u32], scaling: Scaling<F>) -> Advantages<F> {
+    assert_eq!(group_ends.last().copied().unwrap_or(0) as usize, rewards.len(), "groups must cover the rewards");
+    let step_std = std_dev(&rewards.iter().copied().flatten().collect::<Vec<F>>(), scaling.ddof);
+    let mut advantages =
+        Advantages { values: Vec::with_capacity(rewards.len()), group_std: Vec::with_capacity(group_ends.len()) };
+    let mut start = 0;
+    for &end in group_ends {
+        let group = &rewards[start..end as usize];
+        start = end as usize;
+        let known: Vec<F> = group.iter().copied().flatten().collect();
+        let std = std_dev(&known, scaling.ddof);
+        let divisor = match scaling.by {
+            ScaleRewards::Group => std + scaling.epsilon,
+            ScaleRewards::Batch => step_std + scaling.epsilon,
+            ScaleRewards::None => F::one(),
+        };
+        let center = mean(&known);
+        // Equal rewards differ from their rounded mean by an ulp; divided by epsilon that would be noise with a sign.
+        let equal = known.windows(2).all(|pair| pair[0] == pair[1]);
+        let advantage = |reward: F| if equal { F::zero() } else { (reward - center) / divisor };
+        advantages.values.extend(group.iter().map(|reward| reward.map(advantage)));
+        advantages.group_std.push((!known.is_empty()).then_some(std));
+    }
+    advantages
+}
+
+/// Arithmetic mean; 0 of nothing.
+pub fn mean<F: Float>(values: &[F]) -> F {
+    let sum = values.iter().fold(F::zero(), |sum, &x| sum + x);
+    if values.is_empty() { sum } else { sum / count(values.len()) }
+}
+
+/// Standard deviation dividing by `n - ddof`; 0 where that is not positive.
+pub fn std_dev<F: Float>(values: &[F], ddof: usize) -> F {
+    if values.len() <= ddof {
+        return F::zero();
+    }
+    let center = mean(values);
+    let squares = values.iter().fold(F::zero(), |sum, &x| sum + (x - center) * (x - center));
+    (squares / count(values.len() - ddof)).sqrt()
+}
+
+fn count<F: Float>(n: usize) -> F {
+    F::from(n).expect("every float type holds a count approximately")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scaling<F: Float>(by: ScaleRewards) -> Scaling<F> {
+        Scaling { by, ddof: TRL_DDOF, epsilon: F::from(TRL_EPSILON).unwrap() }
+    }
+
+    fn close(got: &[Option<f64>], want: &[f64]) {
+        for (got, want) in got.iter().zip(want) {
+            assert!((got.unwrap() - want).abs() < 1e-12, "{got:?} is not {want}");
+        }
+    }
+
+    #[test]
+    fn group_advantages_match_the_formula_by_hand() {
+        // Group 1: mean 0.5, sample deviation sqrt(1/3). Group 2: mean 2, sample deviation 2.
+        let rewards = [0.0, 1.0, 1.0, 0.0, 0.0, 2.0, 4.0].map(Some);
+        let a = group_relative(&rewards, &[4, 7], scaling(ScaleRewards::Group));
+        let s = 0.5 / ((1.0f64 / 3.0).sqrt() + 1e-4);
+        close(&a.values, &[-s, s, s, -s, -2.0 / 2.0001, 0.0, 2.0 / 2.0001]);
+        assert!((a.group_std[1].unwrap() - 2.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn batch_scaling_divides_by_the_deviation_of_all_rewards() {
+        let rewards = [0.0, 2.0, 4.0, 6.0].map(Some);
+        let a = group_relative(&rewards, &[2, 4], scaling(ScaleRewards::Batch));
+        let d = (20.0f64 / 3.0).sqrt() + 1e-4;
+        close(&a.values, &[-1.0 / d, 1.0 / d, -1.0 / d, 1.0 / d]);
+    }
+
+    #[test]
+    fn no_scaling_only_centres() {
+        let a = group_relative(&[1.0, 4.0].map(Some), &[2], scaling(ScaleRewards::None));
+        close(&a.values, &[-1.5, 1.5]);
+    }
+
+    #[test]
+    fn advantages_are_exactly_zero_when_rewards_are_equal() {
+        // The mean of three times 0.1 is not 0.1 in binary.
+        let a = group_relative(&[0.1f64; 3].map(Some), &[3], scaling(ScaleRewards::Group));
+        assert_eq!(a.values, [Some(0.0); 3]);
+        let a = group_relative(&[0.1f32; 3].map(Some), &[3], scaling(ScaleRewards::Batch));
+        assert_eq!(a.values, [Some(0.0); 3]);
+    }
+
+    #[test]
+    fn a_single_completion_has_advantage_zero() {
+        let a = group_relative(&[Some(3.0), Some(1.0), Some(2.0)], &[1, 3], scaling(ScaleRewards::Group));
+        assert_eq!(a.values[0], Some(0.0));
+        assert_eq!(a.group_std[0], Some(0.0));
+    }
+
+    #[test]
+    fn rows_without_a_reward_change_nothing_for_the_others() {
+        let holes = [Some(0.0), None, Some(1.0), None, None];
+        let a = group_relative(&holes, &[3, 5], scaling::<f64>(ScaleRewards::Group));
+        let b = group_relative(&[Some(0.0), Some(1.0)], &[2], scaling(ScaleRewards::Group));
+        assert_eq!(a.values, [b.values[0], None, b.values[1], None, None]);
+        assert_eq!(a.group_std, [b.group_std[0], None]);
+    }
+
+    #[test]
+    fn ddof_is_a_parameter() {
+        assert_eq!(std_dev(&[1.0, 3.0], 0), 1.0);
+        assert_eq!(std_dev(&[1.0, 3.0], 1), 2.0f64.sqrt());
+        assert_eq!(std_dev(&[1.0f32], 1), 0.0);
+        assert_eq!(std_dev::<f64>(&[], 0), 0.0);
+    }
+}

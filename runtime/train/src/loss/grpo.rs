@@ -1,0 +1,247 @@
+//! Group-relative policy optimization (Shao et al. 2024) and its normalizations: DAPO (Yu et al. 2025), Dr. GRPO (Liu et al.
+//! 2025), BNPO. Formulas as in TRL 1.16.
+
+use candle_core::Tensor;
+use num_traits::Float;
+use plumb_core::recipe::{Grpo, KlEstimator, LossType};
+
+use crate::kl;
+
+/// The clipped objective's constants.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clip {
+    /// 1 - epsilon.
+    pub low: f64,
+    /// 1 + epsilon_high.
+    pub high: f64,
+    /// Weight of the KL term.
+    pub beta: f64,
+    /// Estimator of the KL.
+    pub kl_estimator: KlEstimator,
+}
+
+impl From<&Grpo> for Clip {
+    fn from(grpo: &Grpo) -> Self {
+        Clip {
+            low: 1.0 - grpo.epsilon,
+            high: 1.0 + grpo.epsilon_high.unwrap_or(grpo.epsilon),
+            beta: grpo.beta,
+            kl_estimator: grpo.kl_estimator,
+        }
+    }
+}
+
+/// What the loss reads besides the policy's log-probabilities; all `[M]`, of one dtype, without gradient.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Log-probabilities at sampling time, nats. None: the policy's own, detached, so that every ratio is 1 and the gradient is
+    /// that of the plain policy gradient.
+    pub old_logprobs: Option<Tensor>,
+    /// The reference's, nats. Needed when beta is not 0.
+    pub ref_logprobs: Option<Tensor>,
+    /// Advantage of each token's completion (or of the token).
+    pub advantages: Tensor,
+    /// Weight of each token in the sum: see [`token_weight`]. 0 masks it.
+    pub weights: Tensor,
+}
+
+/// Clipped policy loss with a KL penalty, a weighted sum over tokens.
+///
+/// `ratio = exp(logprob - old)`, `loss = Σ weight · (-min(ratio · A, clamp(ratio, low, high) · A) + beta · KL(logprob, ref))`.
+///
+/// # Shapes
+/// - `logprobs`: `[M]`, nats; the only input with a gradient.
+/// - returns a `[]` scalar.
+///
+/// # Panics
+/// When beta is not 0 and there are no reference log-probabilities.
+///
+/// Reference: Shao et al. 2024, equation 3; separate bounds: Yu et al. 2025, equation 10.
+pub fn grpo(logprobs: &Tensor, terms: &Terms, clip: &Clip) -> candle_core::Result<Tensor> {
+    let old = terms.old_logprobs.clone().unwrap_or_else(|| logprobs.detach());
+    let ratio = (logprobs - old)?.exp()?;
+    let clipped = ratio.clamp(clip.low, clip.high)?;
+    let objective = (ratio * &terms.advantages)?.minimum(&(clipped * &terms.advantages)?)?;
+    let mut loss = objective.neg()?;
+    if clip.beta != 0.0 {
+        let reference = terms.ref_logprobs.as_ref().expect("a KL term needs the reference's log-probabilities");
+        loss = (loss + (kl::estimate_tensor(clip.kl_estimator, logprobs, reference)? * clip.beta)?)?;
+    }
+    (loss * &terms.weights)?.sum_all()
+}
+
+/// What the normalizers count. Rows that left the step (dropped by a filter or without a reward) are in none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Completions of the whole step, masked ones included.
+    pub sequences: usize,
+    /// Completion tokens of the whole step, masked ones included: TRL's `num_items_in_batch`.
+    pub tokens: usize,
+    /// Unmasked completion tokens of the row's part of the step.
+    pub part_tokens: usize,
+    /// Parts of the step (`gradient_accumulation_steps`).
+    pub parts: usize,
+}
+
+/// Weight of each token of a completion of `tokens` tokens.
+///
+/// - `grpo`: 1 / (tokens · sequences)
+/// - `dr_grpo`: 1 / (sequences · max_completion_length)
+/// - `dapo`: 1 / tokens of the step
+/// - `bnpo`: 1 / (unmasked tokens of the part · parts), TRL's local batch being a part here
+pub fn token_weight(loss_type: LossType, tokens: usize, max_completion_length: usize, totals: Totals) -> f64 {
+    let divisor = match loss_type {
+        LossType::Grpo => tokens.max(1) * totals.sequences,
+        LossType::DrGrpo => totals.sequences * max_completion_length,
+        LossType::Dapo => totals.tokens,
+        LossType::Bnpo => totals.part_tokens.max(1) * totals.parts,
+    };
+    1.0 / divisor.max(1) as f64
+}
+
+/// Sums over unmasked tokens behind the metrics `kl`, `entropy` and `clip_ratio/*`; micro-batches add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TokenStats {
+    /// Unmasked tokens.
+    pub tokens: f64,
+    /// Of their KL estimates, nats.
+    pub kl: f64,
+    /// Of their entropies, nats.
+    pub entropy: f64,
+    /// Tokens below the lower bound with a negative advantage.
+    pub clipped_low: f64,
+    /// Tokens above the upper bound with a positive advantage.
+    pub clipped_high: f64,
+}
+
+impl TokenStats {
+    /// Counts one unmasked token. `old` and `reference` are None where the loss has none.
+    pub fn add<F: Float>(&mut self, clip: &Clip, logprob: F, old: Option<F>, reference: Option<F>, advantage: F, entropy: F) {
+        let number = |x: F| x.to_f64().unwrap_or(f64::NAN);
+        self.tokens += 1.0;
+        self.entropy += number(entropy);
+        if let Some(reference) = reference {
+            self.kl += number(kl::estimate(clip.kl_estimator, logprob, reference));
+        }
+        let ratio = old.map_or(1.0, |old| number((logprob - old).exp()));
+        self.clipped_low += f64::from(u8::from(ratio < clip.low && advantage < F::zero()));
+        self.clipped_high += f64::from(u8::from(ratio > clip.high && advantage > F::zero()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::super::differentiate;
+    use super::*;
+
+    fn tensor(values: &[f64]) -> Tensor {
+        Tensor::new(values, &Device::Cpu).unwrap()
+    }
+
+    const CLIP: Clip = Clip { low: 0.8, high: 1.28, beta: 0.1, kl_estimator: KlEstimator::K3 };
+    const LOGPROBS: [f64; 5] = [-1.0, -0.5, -2.0, -0.2, -1.5];
+
+    fn terms() -> Terms {
+        // Ratios: 1, e^0.5 (clipped when A > 0), e^-0.5 (clipped when A < 0), e^0.1, e^-0.3 (below the bound, but A > 0: kept).
+        Terms {
+            old_logprobs: Some(tensor(&[-1.0, -1.0, -1.5, -0.3, -1.2])),
+            ref_logprobs: Some(tensor(&[-1.1, -0.4, -2.5, -0.2, -1.0])),
+            advantages: tensor(&[1.0, 2.0, -1.0, -0.5, 0.7]),
+            weights: tensor(&[0.2, 0.1, 0.3, 0.0, 0.25]),
+        }
+    }
+
+    #[test]
+    fn grpo_loss_matches_a_case_by_hand() {
+        let terms = terms();
+        let (loss, gradient) = differentiate(&LOGPROBS, |l| grpo(l, &terms, &CLIP)).unwrap();
+        let k3 = |d: f64| d.exp() - d - 1.0;
+        let want = 0.2 * (-1.0 + 0.1 * k3(-0.1))
+            + 0.1 * (-1.28 * 2.0 + 0.1 * k3(0.1))
+            + 0.3 * (0.8 + 0.1 * k3(-0.5))
+            + 0.25 * (-0.7 * (-0.3f64).exp() + 0.1 * k3(0.5));
+        assert!((loss - want).abs() < 1e-14, "{loss} is not {want}");
+        // Of the clipped tokens only the KL term has a gradient: d k3 / d logprob = 1 - exp(d).
+        assert!((gradient[1] - 0.1 * 0.1 * (1.0 - 0.1f64.exp())).abs() < 1e-14);
+        assert!((gradient[2] - 0.3 * 0.1 * (1.0 - (-0.5f64).exp())).abs() < 1e-14);
+    }
+
+    #[test]
+    fn masked_token_has_neither_loss_nor_gradient() {
+        let mut other = LOGPROBS;
+        other[3] = -9.0;
+        let terms = terms();
+        let (a, gradient) = differentiate(&LOGPROBS, |l| grpo(l, &terms, &CLIP)).unwrap();
+        let (b, _) = differentiate(&other, |l| grpo(l, &terms, &CLIP)).unwrap();
+        assert_eq!(a, b);
+        assert_eq!(gradient[3], 0.0);
+    }
+
+    #[test]
+    fn gradient_agrees_with_finite_differences() {
+        for kl_estimator in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3] {
+            let (clip, terms, h) = (Clip { kl_estimator, ..CLIP }, terms(), 1e-6);
+            let value = |l: &[f64]| differentiate(l, |l| grpo(l, &terms, &clip)).unwrap();
+            let (_, gradient) = value(&LOGPROBS);
+            for i in 0..LOGPROBS.len() {
+                let (mut up, mut down) = (LOGPROBS, LOGPROBS);
+                up[i] += h;
+                down[i] -= h;
+                let numeric = (value(&up).0 - value(&down).0) / (2.0 * h);
+                assert!((gradient[i] - numeric).abs() < 1e-8, "{kl_estimator:?}, token {i}: {} is not {numeric}", gradient[i]);
+            }
+        }
+    }
+
+    #[test]
+    fn without_old_logprobs_the_gradient_is_the_plain_policy_gradient() {
+        let terms = Terms { old_logprobs: None, ..terms() };
+        let (loss, gradient) = differentiate(&LOGPROBS, |l| grpo(l, &terms, &Clip { beta: 0.0, ..CLIP })).unwrap();
+        let want = [-0.2, -0.2, 0.3, 0.0, -0.175];
+        assert!((loss - want.iter().sum::<f64>()).abs() < 1e-14);
+        for (got, want) in gradient.iter().zip(want) {
+            assert!((got - want).abs() < 1e-14, "{gradient:?}");
+        }
+    }
+
+    #[test]
+    fn float32_and_float64_run_the_same_graph() {
+        let wide = terms();
+        let narrow = |t: &Tensor| t.to_dtype(candle_core::DType::F32).unwrap();
+        let terms = Terms {
+            old_logprobs: wide.old_logprobs.as_ref().map(narrow),
+            ref_logprobs: wide.ref_logprobs.as_ref().map(narrow),
+            advantages: narrow(&wide.advantages),
+            weights: narrow(&wide.weights),
+        };
+        let (a, _) = differentiate(&LOGPROBS, |l| grpo(l, &wide, &CLIP)).unwrap();
+        let (b, _) = differentiate(&LOGPROBS.map(|x| x as f32), |l| grpo(l, &terms, &CLIP)).unwrap();
+        assert!((a - b).abs() < 1e-6);
+    }
+
+    #[test]
+    fn token_weights_follow_the_normalizers() {
+        // Two completions of 2 and 6 tokens in one of two parts; 12 tokens and 3 completions in the step.
+        let totals = Totals { sequences: 3, tokens: 12, part_tokens: 8, parts: 2 };
+        let weight = |kind, tokens| token_weight(kind, tokens, 10, totals);
+        assert_eq!(weight(LossType::Grpo, 2), 1.0 / 6.0);
+        assert_eq!(weight(LossType::Grpo, 6), 1.0 / 18.0);
+        assert_eq!(weight(LossType::DrGrpo, 2), 1.0 / 30.0);
+        assert_eq!(weight(LossType::Dapo, 2), 1.0 / 12.0);
+        assert_eq!(weight(LossType::Bnpo, 2), 1.0 / 16.0);
+    }
+
+    #[test]
+    fn stats_count_a_clip_only_where_it_cuts_the_gradient() {
+        let mut stats = TokenStats::default();
+        let terms = terms();
+        let vector = |t: &Tensor| t.to_vec1::<f64>().unwrap();
+        let (old, advantages) = (vector(terms.old_logprobs.as_ref().unwrap()), vector(&terms.advantages));
+        for i in 0..5 {
+            stats.add(&CLIP, LOGPROBS[i], Some(old[i]), None, advantages[i], 0.5);
+        }
+        assert_eq!(stats, TokenStats { tokens: 5.0, kl: 0.0, entropy: 2.5, clipped_low: 1.0, clipped_high: 1.0 });
+    }
+}

@@ -1,0 +1,27 @@
+//! Losses: small candle graphs over per-token log-probabilities.
+//!
+//! Tokens of a batch lie flat (`[M]`, no padding), each with a weight that carries the whole normalization: a loss is
+//! `Σ_t weight_t · loss_t`, so that micro-batches simply add up. The graphs take any float dtype: float32 in training, float64
+//! where reference numbers are compared.
+
+pub mod grpo;
+pub mod sft;
+
+use candle_core::{Device, Tensor, Var, WithDType};
+
+/// Value of a loss and its gradient by the log-probabilities, `[M]`.
+///
+/// `loss` gets the log-probabilities as a variable and returns a scalar of the same dtype.
+pub fn differentiate<F: WithDType>(
+    logprobs: &[F],
+    loss: impl FnOnce(&Tensor) -> candle_core::Result<Tensor>,
+) -> candle_core::Result<(f64, Vec<F>)> {
+    let leaf = Var::from_tensor(&Tensor::from_slice(logprobs, logprobs.len(), &Device::Cpu)?)?;
+    let value = loss(leaf.as_tensor())?;
+    let grads = value.backward()?;
+    let gradient = match grads.get(leaf.as_tensor()) {
+        Some(gradient) => gradient.to_vec1::<F>()?,
+        None => vec![F::zero(); logprobs.len()],
+    };
+    Ok((value.to_scalar::<F>()?.to_f64(), gradient))
+}

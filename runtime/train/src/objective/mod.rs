@@ -1,0 +1,101 @@
+//! Algorithms: what a step learns from, and the loss over it. The loop around them is one ([`crate::trainer`]).
+
+pub mod grpo;
+pub mod sft;
+
+use std::ops::Range;
+
+use candle_core::{Device, Tensor};
+
+use crate::error::Result;
+use crate::loss::grpo::TokenStats;
+use crate::pack::LossRow;
+use crate::policy::Policy;
+use crate::run::{MetricSet, StepRecord, Table};
+
+/// What an algorithm brings to the loop.
+pub trait Objective {
+    /// Makes the batch number `batch` of the stage (from 0), for step `step` of the run.
+    fn prepare(&mut self, policy: &mut Policy, batch: u64, step: u64) -> Result<Lesson>;
+
+    /// Optimizer steps that each batch serves.
+    fn steps_per_batch(&self) -> u64 {
+        1
+    }
+
+    /// What logits are divided by.
+    fn temperature(&self) -> f32 {
+        1.0
+    }
+
+    /// Loss of a micro-batch as a scalar graph over its log-probabilities, `[M]` in the order of [`crate::pack::pack`].
+    fn loss(&self, logprobs: &Tensor, rows: &[LossRow]) -> candle_core::Result<Tensor>;
+
+    /// Counts token `t` of a row, with the log-probability and entropy that the loss saw.
+    fn count_token(&self, stats: &mut TokenStats, row: &LossRow, t: usize, logprob: f32, entropy: f32);
+
+    /// Writes what was counted over an update.
+    fn report(&self, stats: &TokenStats, metrics: &mut MetricSet);
+
+    /// Ends a step: plugins commit what they wrote.
+    fn end_step(&self) {}
+
+    /// State of each plugin that has one, for a checkpoint taken after step `step`.
+    fn plugin_states(&self, _step: u64) -> Result<Vec<(String, Vec<u8>)>> {
+        Ok(Vec::new())
+    }
+
+    /// Vectors that a checkpoint must hold besides the optimizer's, by name.
+    fn vectors(&self) -> Vec<(&str, &[f32])> {
+        Vec::new()
+    }
+}
+
+/// What one or more optimizer steps learn from.
+#[derive(Default)]
+pub struct Lesson {
+    /// Completions that the loss sees; may be empty, and then nothing is learned.
+    pub rows: Vec<LossRow>,
+    /// The rows' division by `gradient_accumulation_steps`.
+    pub parts: Vec<Range<usize>>,
+    /// Tokens read, prompts included.
+    pub tokens: u64,
+    /// Numbers about the batch. Those that start with `time/` count for its first step alone.
+    pub metrics: Vec<(String, f64)>,
+    /// For the ledger, all but the loss.
+    pub record: StepRecord,
+    /// For the folder of completions.
+    pub table: Option<Table>,
+    /// Things to tell the user.
+    pub messages: Vec<String>,
+}
+
+/// One float32 per token of the rows, `[M]`; each list has a value per token, or one for all.
+pub(crate) fn per_token<'a>(rows: &'a [LossRow], values: impl Fn(&'a LossRow) -> &'a [f32]) -> candle_core::Result<Tensor> {
+    let mut flat = Vec::with_capacity(rows.iter().map(|row| row.completion.len()).sum());
+    for row in rows {
+        match values(row) {
+            &[value] => flat.extend(std::iter::repeat_n(value, row.completion.len())),
+            values => flat.extend_from_slice(values),
+        }
+    }
+    Tensor::new(flat, &Device::Cpu)
+}
+
+/// The rows' weights, one per token, `[M]`.
+pub(crate) fn token_weights(rows: &[LossRow]) -> candle_core::Result<Tensor> {
+    let weights = rows.iter().flat_map(|row| std::iter::repeat_n(row.token_weight as f32, row.completion.len()));
+    Tensor::new(weights.collect::<Vec<f32>>(), &Device::Cpu)
+}
+
+/// Sets `completions/mean_length`, `min_length` and `max_length`.
+pub(crate) fn length_metrics(lengths: &[usize], metrics: &mut Vec<(String, f64)>) {
+    if lengths.is_empty() {
+        return;
+    }
+    let mean = lengths.iter().sum::<usize>() as f64 / lengths.len() as f64;
+    let (min, max) = (lengths.iter().min().copied().unwrap_or(0), lengths.iter().max().copied().unwrap_or(0));
+    for (name, value) in [("mean", mean), ("min", min as f64), ("max", max as f64)] {
+        metrics.push((format!("completions/{name}_length"), value));
+    }
+}

@@ -1,0 +1,64 @@
+//! Supervised fine-tuning.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::{Lesson, Objective, length_metrics, token_weights};
+use crate::data::Sampler;
+use crate::error::Result;
+use crate::loss;
+use crate::loss::grpo::TokenStats;
+use crate::pack::{LossRow, parts};
+use crate::policy::Policy;
+use crate::run::{MetricSet, StepRecord};
+use crate::stage::StageData;
+
+/// Negative log-likelihood of the data's completions: the mean over the step's completion tokens.
+pub struct Sft<'a> {
+    /// Name of the stage.
+    pub stage: &'a str,
+    /// Its rows; each has a completion.
+    pub data: &'a StageData,
+    /// Which rows a step takes.
+    pub sampler: Sampler,
+    /// Parts a step is divided into.
+    pub parts: usize,
+}
+
+impl Objective for Sft<'_> {
+    fn prepare(&mut self, _policy: &mut Policy, batch: u64, step: u64) -> Result<Lesson> {
+        let chosen = self.sampler.batch(batch);
+        let lengths: Vec<usize> = chosen.iter().map(|&i| self.data.completions[i].len()).collect();
+        let total: usize = lengths.iter().sum();
+        let row = |&i: &usize| {
+            let prompt: Arc<[u32]> = self.data.examples[i].prompt.tokens.as_slice().into();
+            LossRow::new(prompt, self.data.completions[i].clone(), 1.0 / total as f64)
+        };
+        let rows: Vec<LossRow> = chosen.iter().map(row).collect();
+        let mut metrics = Vec::new();
+        length_metrics(&lengths, &mut metrics);
+        let prompt_ids = chosen.iter().map(|&i| self.data.examples[i].prompt.id).collect();
+        Ok(Lesson {
+            parts: parts(rows.len(), self.parts),
+            tokens: rows.iter().map(|row| (row.prompt.len() + row.completion.len()) as u64).sum(),
+            rows,
+            metrics,
+            record: StepRecord { stage: self.stage.into(), step, prompt_ids, ..StepRecord::default() },
+            ..Lesson::default()
+        })
+    }
+
+    fn loss(&self, logprobs: &Tensor, rows: &[LossRow]) -> candle_core::Result<Tensor> {
+        loss::sft::sft(logprobs, &token_weights(rows)?)
+    }
+
+    fn count_token(&self, stats: &mut TokenStats, _row: &LossRow, _t: usize, _logprob: f32, entropy: f32) {
+        stats.tokens += 1.0;
+        stats.entropy += f64::from(entropy);
+    }
+
+    fn report(&self, stats: &TokenStats, metrics: &mut MetricSet) {
+        metrics.set("entropy", stats.entropy / stats.tokens);
+    }
+}

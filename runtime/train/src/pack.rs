@@ -1,0 +1,126 @@
+//! What an optimizer step learns from, and how it is packed for the engine.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use plumb_model::engine::{Packed, Target};
+
+/// Most tokens the engine sees at once; a group with a single completion may exceed it. A constant, since another division of a
+/// step adds the same gradients in another order.
+pub const MICRO_BATCH_TOKENS_MAX: usize = 2048;
+
+/// A completion as the loss sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LossRow {
+    /// Ids of the prompt; rows of one group share them.
+    pub prompt: Arc<[u32]>,
+    /// Ids of the completion.
+    pub completion: Vec<u32>,
+    /// Weight of the row's tokens in the loss, which carries the normalization: see [`crate::loss`]. 0 masks the row.
+    pub token_weight: f64,
+    /// One per token, or one for all. Empty for losses without advantages.
+    pub advantages: Vec<f32>,
+    /// One per token; empty for the policy's own.
+    pub old_logprobs: Vec<f32>,
+    /// One per token; empty without a reference.
+    pub ref_logprobs: Vec<f32>,
+}
+
+impl LossRow {
+    /// A row without policy terms.
+    pub fn new(prompt: Arc<[u32]>, completion: Vec<u32>, token_weight: f64) -> Self {
+        let (advantages, old_logprobs, ref_logprobs) = Default::default();
+        LossRow { prompt, completion, token_weight, advantages, old_logprobs, ref_logprobs }
+    }
+}
+
+/// Divides `rows` into `parts` runs of nearly equal length, in order; fewer where there are fewer rows.
+pub fn parts(rows: usize, parts: usize) -> Vec<Range<usize>> {
+    let parts = parts.clamp(1, rows.max(1));
+    (0..parts).map(|i| rows * i / parts..rows * (i + 1) / parts).collect()
+}
+
+/// Divides rows, in order, into runs of at most [`MICRO_BATCH_TOKENS_MAX`] tokens; a prompt that neighbors share counts once.
+pub fn micro_batches(rows: &[LossRow]) -> Vec<Range<usize>> {
+    let mut batches: Vec<Range<usize>> = Vec::new();
+    let mut tokens = 0;
+    for (i, row) in rows.iter().enumerate() {
+        let shared = batches.last().is_some_and(|batch| batch.end > batch.start && Arc::ptr_eq(&rows[i - 1].prompt, &row.prompt));
+        let added = row.completion.len() + if shared { 0 } else { row.prompt.len() };
+        match batches.last_mut() {
+            Some(batch) if tokens + added <= MICRO_BATCH_TOKENS_MAX => {
+                batch.end = i + 1;
+                tokens += added;
+            }
+            _ => {
+                batches.push(i..i + 1);
+                tokens = row.prompt.len() + row.completion.len();
+            }
+        }
+    }
+    batches
+}
+
+/// Packs rows: each shared prompt once, then its completions as segments that continue it. Targets are the completions' tokens,
+/// row after row.
+///
+/// The last token of a completion predicts nothing, so it is asked for but not evaluated.
+pub fn pack(rows: &[LossRow]) -> (Packed, Vec<Target>) {
+    let (mut packed, mut targets) = (Packed::default(), Vec::new());
+    let mut prompt: Option<(&Arc<[u32]>, usize)> = None;
+    for row in rows {
+        let segment = match prompt {
+            Some((shared, segment)) if Arc::ptr_eq(shared, &row.prompt) => segment,
+            _ => packed.push(&row.prompt, None),
+        };
+        prompt = Some((&row.prompt, segment));
+        let last_of_prompt = packed.segments[segment].start + packed.segments[segment].len - 1;
+        let (&first, rest) = row.completion.split_first().expect("a completion has at least one token");
+        targets.push(Target { row: last_of_prompt as u32, token: first });
+        if !rest.is_empty() {
+            let inner = packed.push(&row.completion[..rest.len()], Some(segment));
+            let start = packed.segments[inner].start;
+            targets.extend(rest.iter().enumerate().map(|(j, &token)| Target { row: (start + j) as u32, token }));
+        }
+    }
+    (packed, targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use plumb_model::engine::Segment;
+
+    use super::*;
+
+    fn row(prompt: &Arc<[u32]>, completion: &[u32]) -> LossRow {
+        LossRow::new(prompt.clone(), completion.to_vec(), 1.0)
+    }
+
+    #[test]
+    fn group_is_packed_with_its_prompt_once() {
+        let (a, b): (Arc<[u32]>, Arc<[u32]>) = (Arc::new([1, 2, 3]), Arc::new([9]));
+        let (packed, targets) = pack(&[row(&a, &[4, 5, 6]), row(&a, &[7]), row(&b, &[8, 8])]);
+        assert_eq!(packed.tokens, [1, 2, 3, 4, 5, 9, 8]);
+        let segment = |start, len, prefix| Segment { start, len, prefix };
+        assert_eq!(packed.segments, [segment(0, 3, None), segment(3, 2, Some(0)), segment(5, 1, None), segment(6, 1, Some(2))]);
+        let pairs: Vec<(u32, u32)> = targets.iter().map(|t| (t.row, t.token)).collect();
+        assert_eq!(pairs, [(2, 4), (3, 5), (4, 6), (2, 7), (5, 8), (6, 8)]);
+    }
+
+    #[test]
+    fn micro_batches_cover_the_rows_and_keep_to_the_limit() {
+        let prompt: Arc<[u32]> = vec![0; 1000].into();
+        let rows: Vec<LossRow> = (0..7).map(|_| row(&prompt, &[0; 400])).collect();
+        // A prompt of 1000 shared by two completions of 400, again and again.
+        assert_eq!(micro_batches(&rows), [0..2, 2..4, 4..6, 6..7]);
+        assert_eq!(micro_batches(&[row(&prompt, &[0; 3000])]), [0..1]);
+        assert_eq!(micro_batches(&[]), []);
+    }
+
+    #[test]
+    fn parts_are_nearly_equal_and_cover_the_rows() {
+        assert_eq!(parts(7, 3), [0..2, 2..4, 4..7]);
+        assert_eq!(parts(2, 3), [0..1, 1..2]);
+        assert_eq!(parts(0, 3), [0..0]);
+    }
+}

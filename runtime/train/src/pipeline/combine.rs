@@ -1,0 +1,62 @@
+//! From what each reward plugin said to one raw reward a row.
+
+use plumb_core::Outcome;
+use plumb_core::recipe::FaultPolicy;
+
+use super::rows::StepRows;
+use crate::error::{Error, Result};
+use crate::plugins::Reward;
+
+/// Sets `raw` to the weighted sum of the scores, and takes rows without one out of the step as each reward's rule says.
+///
+/// A row that lacks a score has no raw reward, whatever the other plugins said; only `on_fault = { value = ... }` makes a number
+/// of it. `shaped` begins as `raw`.
+///
+/// # Errors
+/// [`Error::FaultAborts`] for the first missing score of a reward whose rule is `abort`.
+pub fn combine(rows: &mut StepRows, rewards: &[Reward]) -> Result<()> {
+    let mut group_faults: Vec<Option<String>> = vec![None; rows.groups.len()];
+    let places: Vec<usize> = rows.rows().iter().map(|row| row.place).collect();
+    for row in 0..rows.len() {
+        let (mut sum, mut complete) = (0.0, true);
+        for (k, reward) in rewards.iter().enumerate() {
+            let fault = match &rows.scores[k].outcomes[row] {
+                Outcome::Scored(value) => {
+                    sum += reward.weight * value;
+                    continue;
+                }
+                Outcome::Abstained(fault) | Outcome::Failed(fault) => fault.clone(),
+            };
+            let reason = || format!("{}: {}", reward.name, fault.code);
+            match reward.on_fault {
+                FaultPolicy::Value(value) => sum += reward.weight * value,
+                FaultPolicy::DropRow => {
+                    complete = false;
+                    rows.drop_row(row, reason);
+                }
+                FaultPolicy::DropGroup => {
+                    complete = false;
+                    rows.drop_row(row, reason);
+                    group_faults[places[row]].get_or_insert_with(reason);
+                }
+                FaultPolicy::Abort => {
+                    return Err(Error::FaultAborts {
+                        step: rows.step,
+                        row_id: rows.rows()[row].id,
+                        plugin: reward.name.clone(),
+                        code: fault.code,
+                        message: fault.message,
+                    });
+                }
+            }
+        }
+        rows.raw[row] = complete.then_some(sum);
+    }
+    for row in 0..rows.len() {
+        if let Some(reason) = &group_faults[places[row]] {
+            rows.drop_row(row, || format!("its group has a row without a score ({reason})"));
+        }
+    }
+    rows.shaped = rows.raw.clone();
+    Ok(())
+}

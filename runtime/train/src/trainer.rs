@@ -1,0 +1,415 @@
+//! The loop: stages in order, each a run of optimizer steps over the policy that the stage before left.
+//!
+//! **Invariant.** Everything that a step depends on is a pure function of the recipe, the step's number and what a checkpoint
+//! holds (weights, moments, reference, plugin states, counters). So a resumed run goes on bit for bit.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use plumb_core::recipe::{Algorithm, Recipe, Stage};
+use plumb_kernels::cpu::global_norm::global_norm;
+use plumb_model::LoadedModel;
+use plumb_model::params::Params;
+use serde::{Deserialize, Serialize};
+
+use crate::data::Sampler;
+use crate::error::{Error, Result};
+use crate::evaluation::{Evaluated, evaluate};
+use crate::objective::grpo::Grpo;
+use crate::objective::sft::Sft;
+use crate::objective::{Lesson, Objective};
+use crate::optimizer::{AdamW, clip_scale};
+use crate::plugins::{PluginFactory, StagePlugins};
+use crate::policy::Policy;
+use crate::run::{Checkpoint, CheckpointParts, MetricSet, Progress, Record, RunDir, write_plugins_lock};
+use crate::schedule::learning_rate;
+use crate::stage::StageData;
+
+/// What to train, and where.
+#[derive(Clone, Debug)]
+pub struct TrainRequest {
+    /// The recipe, checked by its schema.
+    pub recipe: Recipe,
+    /// What the recipe's paths are relative to.
+    pub recipe_dir: PathBuf,
+    /// Where everything the run leaves goes.
+    pub run_dir: PathBuf,
+    /// Whether to go on with the run that lies there.
+    pub resume: bool,
+    /// Set from outside (Ctrl-C) to stop after the current step, with a checkpoint.
+    pub interrupt: Arc<AtomicBool>,
+}
+
+/// Is told what happens, for the terminal.
+pub trait Observer {
+    /// A stage begins, or goes on after step `done`.
+    fn stage(&mut self, _stage: &Stage, _done: u64) {}
+
+    /// A step (or the evaluation before the first) is over.
+    fn step(&mut self, _metrics: &MetricSet) {}
+
+    /// Something worth a line.
+    fn message(&mut self, _message: &str) {}
+}
+
+/// Nobody listens.
+impl Observer for () {}
+
+/// What a finished run has to show.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The final policy, a Hugging Face folder.
+    pub model: PathBuf,
+    /// The report.
+    pub report: PathBuf,
+    /// Optimizer steps done, of all stages.
+    pub steps: u64,
+    /// Wall clock of this process's part of the run, seconds.
+    pub wall_s: f64,
+    /// Evaluations of this process's part of the run: stage, step and result.
+    pub evaluations: Vec<(String, u64, Evaluated)>,
+}
+
+/// Trains by the recipe.
+///
+/// # Errors
+/// [`Error::Interrupted`] after [`TrainRequest::interrupt`] was set. Whatever the error, the run's folder is whole up to the last
+/// finished step, and `resume` goes on from its newest checkpoint; one is written on [`Error::Interrupted`] and on plugin errors.
+pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut dyn Observer) -> Result<Summary> {
+    let start = Instant::now();
+    let recipe = &request.recipe;
+    check(recipe)?;
+    let plugins = recipe.stages.iter().map(|stage| StagePlugins::load(stage, factory)).collect::<Result<Vec<_>>>()?;
+    // A fresh run creates its folder last, when all that the user gave has been read and found good.
+    let resumed = match request.resume {
+        true => Some(RunDir::resume(&request.run_dir, recipe, &mut |message| observer.message(&message))?),
+        false => None,
+    };
+    let checkpoint = resumed.as_ref().and_then(|(_, checkpoint)| checkpoint.as_ref());
+    let policy = Policy::new(load_model(request, checkpoint)?, recipe.engine);
+    let read = |stage| StageData::read(stage, &request.recipe_dir, recipe.seed, &policy.tokenizer, &policy.params.config);
+    let data = recipe.stages.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let samplers = recipe.stages.iter().zip(&data).enumerate().map(|(i, (stage, data))| sampler(recipe.seed, i, stage, data));
+    let samplers = samplers.collect::<Result<Vec<_>>>()?;
+
+    let (dir, checkpoint) = match resumed {
+        Some(resumed) => resumed,
+        None => (RunDir::create(&request.run_dir, recipe, &request.recipe_dir)?, None),
+    };
+    let mut locked: Vec<_> = Vec::new();
+    plugins.iter().flat_map(|plugins| &plugins.locked).for_each(|one| {
+        if !locked.contains(one) {
+            locked.push(one.clone())
+        }
+    });
+    write_plugins_lock(dir.path(), &locked)?;
+    let progress = checkpoint.as_ref().map(|checkpoint| checkpoint.progress.clone()).unwrap_or_default();
+    let mut run = Run {
+        request,
+        dir,
+        optimizer: AdamW::new(&policy.params.layout),
+        policy,
+        counters: serde_json::from_value(progress.trainer.clone()).unwrap_or_default(),
+        step: progress.step,
+        evaluations: Vec::new(),
+        said: BTreeSet::new(),
+        observer,
+    };
+    for (index, stage) in recipe.stages.iter().enumerate().skip(progress.stage) {
+        let from = checkpoint.as_ref().filter(|_| index == progress.stage);
+        if progress.stage_step == stage.max_steps && from.is_some() {
+            continue;
+        }
+        run.stage(index, &data[index], samplers[index].clone(), &plugins[index], from)?;
+    }
+    let (model, tokenizer) = (&run.policy.params, &run.policy.tokenizer);
+    let model = run.dir.save_model(|folder| plumb_model::save(folder, model, tokenizer).map_err(Into::into))?;
+    let report = crate::run::report::write(&request.run_dir)?;
+    Ok(Summary { model, report, steps: run.step, wall_s: start.elapsed().as_secs_f64(), evaluations: run.evaluations })
+}
+
+fn check(recipe: &Recipe) -> Result<()> {
+    let wrong = |key: String, reason: &str| Err(Error::Recipe { key, reason: reason.into() });
+    if recipe.stages.is_empty() {
+        return wrong("stages".into(), "there is none");
+    }
+    if recipe.model.path.is_some() == recipe.model.random.is_some() {
+        return wrong("model".into(), "give either `path` or `random`");
+    }
+    for stage in &recipe.stages {
+        let key = |rest: &str| format!("stages.{}.{rest}", stage.name);
+        let grpo = stage.algorithm == Algorithm::Grpo;
+        if grpo && stage.rewards.is_empty() {
+            return wrong(key("rewards"), "grpo learns from rewards, and there is none");
+        }
+        if !grpo && !(stage.rewards.is_empty() && stage.shapers.is_empty() && stage.filters.is_empty()) {
+            return wrong(key("rewards"), "sft has no use for rewards, shapers or filters");
+        }
+        if grpo && !(1..=4096).contains(&stage.rollout.num_generations) {
+            return wrong(key("rollout.num_generations"), "must be between 1 and 4096");
+        }
+        if grpo && stage.rollout.max_completion_length == 0 {
+            return wrong(key("rollout.max_completion_length"), "must be at least 1");
+        }
+        if stage.max_steps == 0 {
+            return wrong(key("max_steps"), "must be at least 1");
+        }
+    }
+    Ok(())
+}
+
+fn load_model(request: &TrainRequest, checkpoint: Option<&Checkpoint>) -> Result<LoadedModel> {
+    let source = &request.recipe.model;
+    Ok(match (checkpoint, &source.path, &source.random) {
+        (Some(checkpoint), ..) => plumb_model::load(&checkpoint.model())?,
+        (None, Some(path), _) => plumb_model::load(&request.recipe_dir.join(path))?,
+        (None, None, Some(spec)) => plumb_model::random(spec, request.recipe.seed)?,
+        (None, None, None) => unreachable!("the recipe was checked"),
+    })
+}
+
+fn sampler(seed: u64, index: usize, stage: &Stage, data: &StageData) -> Result<Sampler> {
+    let needed = match stage.algorithm {
+        Algorithm::Sft => stage.sft.batch_size,
+        Algorithm::Grpo => stage.rollout.prompts_per_step,
+    };
+    let rows = data.examples.len();
+    Sampler::new(seed, index as u64, rows, needed).ok_or_else(|| Error::TooFewRows { stage: stage.name.clone(), rows, needed })
+}
+
+/// What the loop counts, kept in checkpoints.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Counters {
+    /// Tokens read so far, prompts included.
+    num_tokens: u64,
+    /// Updates of the stage's optimizer.
+    optimizer_steps: u64,
+}
+
+struct Run<'a> {
+    request: &'a TrainRequest,
+    dir: RunDir,
+    policy: Policy,
+    optimizer: AdamW,
+    counters: Counters,
+    /// Optimizer steps of the run that are done.
+    step: u64,
+    evaluations: Vec<(String, u64, Evaluated)>,
+    said: BTreeSet<String>,
+    observer: &'a mut dyn Observer,
+}
+
+impl Run<'_> {
+    /// One stage, from its beginning or from a checkpoint taken within it.
+    fn stage(
+        &mut self,
+        index: usize,
+        data: &StageData,
+        sampler: Sampler,
+        plugins: &StagePlugins,
+        from: Option<&Checkpoint>,
+    ) -> Result<()> {
+        let stage = &self.request.recipe.stages[index];
+        let done = from.map_or(0, |checkpoint| checkpoint.progress.stage_step);
+        self.observer.stage(stage, done);
+        let mut reference = (stage.algorithm == Algorithm::Grpo && stage.grpo.beta != 0.0).then(|| self.policy.params.clone());
+        self.optimizer = AdamW::new(&self.policy.params.layout);
+        match from {
+            Some(checkpoint) => self.restore(checkpoint, plugins, reference.as_mut())?,
+            None => {
+                self.counters.optimizer_steps = 0;
+                self.dir.record(&Record::Plugins { stage: stage.name.clone(), plugins: plugins.generations.clone() })?;
+            }
+        }
+        let mut objective: Box<dyn Objective> = match stage.algorithm {
+            Algorithm::Sft => {
+                Box::new(Sft { stage: &stage.name, data, sampler, parts: stage.optimizer.gradient_accumulation_steps })
+            }
+            Algorithm::Grpo => Box::new(Grpo { seed: self.request.recipe.seed, stage, data, sampler, plugins, reference }),
+        };
+        if done == 0 && stage.eval.is_some() {
+            let mut metrics = MetricSet::new(&stage.name, self.step);
+            self.evaluate(stage, data, plugins, &mut metrics)?;
+            self.log(&metrics)?;
+        }
+        self.steps(index, data, plugins, &mut *objective, done)
+    }
+
+    fn steps(
+        &mut self,
+        index: usize,
+        data: &StageData,
+        plugins: &StagePlugins,
+        objective: &mut dyn Objective,
+        done: u64,
+    ) -> Result<()> {
+        let stage = &self.request.recipe.stages[index];
+        let per_batch = objective.steps_per_batch();
+        let mut lesson = Lesson::default();
+        let mut grads = vec![0.0; self.policy.params.data.len()];
+        for stage_step in done..stage.max_steps {
+            let start = Instant::now();
+            let fresh = stage_step % per_batch == 0;
+            if fresh {
+                if self.request.interrupt.load(Ordering::Relaxed) {
+                    self.save(index, stage_step, objective)?;
+                    return Err(Error::Interrupted { step: self.step });
+                }
+                lesson = match objective.prepare(&mut self.policy, stage_step / per_batch, self.step + 1) {
+                    Ok(lesson) => lesson,
+                    Err(error) => {
+                        // The weights are still those after the last step, so this is a step boundary to go on from.
+                        if let Err(second) = self.save(index, stage_step, objective) {
+                            self.observer.message(&format!("no checkpoint could be written: {second}"));
+                        }
+                        return Err(error);
+                    }
+                };
+            }
+            self.step += 1;
+            let mut metrics = MetricSet::new(&stage.name, self.step);
+            let loss = self.update(stage, stage_step, &lesson, objective, &mut grads, &mut metrics)?;
+            objective.end_step();
+            lesson.record.loss = loss;
+            lesson.record.step = self.step;
+            self.dir.record(&Record::Step(lesson.record.clone()))?;
+            if fresh {
+                self.counters.num_tokens += lesson.tokens;
+                if let Some(table) = &lesson.table {
+                    self.dir.log_completions(self.step, table)?;
+                }
+                for message in &lesson.messages {
+                    if self.said.insert(message.clone()) {
+                        self.observer.message(message);
+                    }
+                }
+                // Later steps over the same completions record what they add, not the completions again.
+                lesson.record.completions.clear();
+            }
+            metrics.set("num_tokens", self.counters.num_tokens as f64);
+            for (name, value) in lesson.metrics.iter().filter(|(name, _)| fresh || !name.starts_with("time/")) {
+                metrics.set(name, *value);
+            }
+            let step_s = start.elapsed().as_secs_f64();
+            metrics.set("time/step_s", step_s);
+            metrics.set_some("time/reward_share", metrics.get("time/reward_s").map(|reward_s| reward_s / step_s));
+            metrics.set("time/tokens_per_s", lesson.tokens as f64 / step_s);
+            let last = stage_step + 1 == stage.max_steps;
+            let due = |every: u64| every > 0 && (stage_step + 1) % every == 0;
+            if stage.eval.as_ref().is_some_and(|eval| last || due(eval.every_steps)) {
+                self.evaluate(stage, data, plugins, &mut metrics)?;
+            }
+            self.log(&metrics)?;
+            // A batch that serves several steps is not part of a checkpoint, so checkpoints wait for its last step.
+            let between_batches = (stage_step + 1) % per_batch == 0;
+            let save_steps = self.request.recipe.checkpoints.save_steps;
+            let due_since_batch =
+                save_steps > 0 && (stage_step + 1) / save_steps > (stage_step + 1 - per_batch.min(stage_step + 1)) / save_steps;
+            if last || (between_batches && due_since_batch) {
+                self.save(index, stage_step + 1, objective)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One optimizer step. Without rows nothing is learned, and there is no loss.
+    fn update(
+        &mut self,
+        stage: &Stage,
+        stage_step: u64,
+        lesson: &Lesson,
+        objective: &dyn Objective,
+        grads: &mut [f32],
+        metrics: &mut MetricSet,
+    ) -> Result<Option<f64>> {
+        let rate = learning_rate(&stage.optimizer, stage_step, stage.max_steps);
+        metrics.set("learning_rate", rate);
+        if lesson.rows.is_empty() {
+            metrics.set("time/train_s", 0.0);
+            return Ok(None);
+        }
+        let start = Instant::now();
+        grads.fill(0.0);
+        let (loss, stats) = self.policy.add_gradients(objective, &lesson.rows, &lesson.parts, grads)?;
+        let norm = global_norm(grads);
+        for (what, value) in [("loss", loss), ("gradient norm", norm)] {
+            if !value.is_finite() {
+                return Err(Error::Diverged { step: self.step, what, value });
+            }
+        }
+        let scale = clip_scale(norm, stage.optimizer.max_grad_norm);
+        self.optimizer.step(&mut self.policy.params, grads, scale, rate, &stage.optimizer);
+        self.counters.optimizer_steps = self.optimizer.steps;
+        self.policy.weights_changed();
+        metrics.set("loss", loss);
+        metrics.set("grad_norm", norm);
+        objective.report(&stats, metrics);
+        metrics.set("time/train_s", start.elapsed().as_secs_f64());
+        Ok(Some(loss))
+    }
+
+    fn evaluate(&mut self, stage: &Stage, data: &StageData, plugins: &StagePlugins, metrics: &mut MetricSet) -> Result<()> {
+        let eval = stage.eval.as_ref().expect("asked only of stages with an evaluation");
+        let result = evaluate(&mut self.policy, stage, eval, data, plugins, self.request.recipe.seed, self.step)?;
+        result.report(metrics);
+        self.dir.record(&result.record(&stage.name, self.step))?;
+        self.evaluations.push((stage.name.clone(), self.step, result));
+        Ok(())
+    }
+
+    fn log(&mut self, metrics: &MetricSet) -> Result<()> {
+        self.dir.log_metrics(metrics)?;
+        self.observer.step(metrics);
+        Ok(())
+    }
+
+    /// Writes a checkpoint; before the first step of a stage there is nothing new to keep.
+    fn save(&mut self, stage: usize, stage_step: u64, objective: &dyn Objective) -> Result<()> {
+        if stage_step == 0 {
+            return Ok(());
+        }
+        let (params, tokenizer) = (&self.policy.params, &self.policy.tokenizer);
+        let mut vectors =
+            vec![("exp_avg", self.optimizer.exp_avg.as_slice()), ("exp_avg_sq", self.optimizer.exp_avg_sq.as_slice())];
+        vectors.extend(objective.vectors());
+        let parts = CheckpointParts {
+            model: &|folder| plumb_model::save(folder, params, tokenizer).map_err(Into::into),
+            optimizer: &vectors,
+            plugins: &objective.plugin_states(self.step)?,
+            progress: Progress {
+                stage,
+                stage_step,
+                step: self.step,
+                trainer: serde_json::to_value(&self.counters).expect("counters are numbers"),
+                ..Progress::default()
+            },
+        };
+        self.dir.save_checkpoint(parts, self.request.recipe.checkpoints.save_total_limit)?;
+        crate::run::report::write(&self.request.run_dir)?;
+        Ok(())
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint, plugins: &StagePlugins, reference: Option<&mut Params>) -> Result<()> {
+        let mut vectors = checkpoint.optimizer()?;
+        let mut take = |name: &str, into: &mut Vec<f32>| match vectors.remove(name) {
+            Some(vector) if vector.len() == into.len() => {
+                *into = vector;
+                Ok(())
+            }
+            found => Err(crate::run::Error::Malformed {
+                path: checkpoint.path.clone(),
+                reason: format!("`{name}` has {} numbers, expected {}", found.map_or(0, |found| found.len()), into.len()),
+            }),
+        };
+        take("exp_avg", &mut self.optimizer.exp_avg)?;
+        take("exp_avg_sq", &mut self.optimizer.exp_avg_sq)?;
+        if let Some(reference) = reference {
+            take("reference", &mut reference.data)?;
+        }
+        self.optimizer.steps = self.counters.optimizer_steps;
+        plugins.restore(checkpoint.progress.step, |key| Ok(checkpoint.plugin(key)?))
+    }
+}
