@@ -86,8 +86,8 @@ impl MetricSet {
 
 /// Our names, which are TRL's, and verl's for the same number.
 const VERL: &[(&str, &str)] = &[
-    ("reward", "critic/rewards/mean"),
-    ("raw_reward", "critic/score/mean"),
+    ("reward", "critic/score/mean"),
+    ("shaped_reward", "critic/rewards/mean"),
     ("kl", "actor/kl_loss"),
     ("entropy", "actor/entropy"),
     ("loss", "actor/pg_loss"),
@@ -132,6 +132,6 @@ mod tests {
         set.set("reward", 0.5);
         set.set("eval/accuracy", 0.9);
         let tags: Vec<String> = set.tensorboard_tags().into_iter().map(|(tag, _)| tag).collect();
-        assert_eq!(tags, ["train/reward", "eval/accuracy", "critic/rewards/mean", "val-core/accuracy"]);
+        assert_eq!(tags, ["train/reward", "eval/accuracy", "critic/score/mean", "val-core/accuracy"]);
     }
 }

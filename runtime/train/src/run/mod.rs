@@ -23,6 +23,7 @@ pub mod checkpoint;
 pub mod completions;
 pub mod ledger;
 pub mod metrics;
+pub mod report;
 pub mod tensorboard;
 
 use std::fs;
