@@ -3,6 +3,7 @@
 mod support;
 
 use plumb_model::engine::candle::CandleEngine;
+use plumb_model::engine::native::NativeEngine;
 use plumb_model::engine::{Engine, Packed, Target};
 use plumb_model::{LoadedModel, Message};
 use serde::Deserialize;
@@ -31,7 +32,8 @@ struct ChatCase {
 }
 
 fn engines(model: &LoadedModel) -> Vec<(&'static str, Box<dyn Engine>)> {
-    vec![("candle", Box::new(CandleEngine::new(&model.params.config)))]
+    let config = &model.params.config;
+    vec![("candle", Box::new(CandleEngine::new(config))), ("native", Box::new(NativeEngine::new(config)))]
 }
 
 #[test]
