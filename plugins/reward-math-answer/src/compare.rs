@@ -162,10 +162,15 @@ fn collections_match(reference: &Answer, candidate: &Answer) -> bool {
     if let (Some((left, ordered)), Some((right, _))) = (as_elements(reference), as_elements(candidate)) {
         // A tuple in the reference fixes an order, and a set is then read in the order it was written.
         if ordered { sequences_match(&left, &right) } else { sets_match(&left, &right) }
-    } else if reference.is_set() && candidate.is_set() {
-        sets::same(reference, candidate)
     } else {
-        false
+        sets::same(&as_set(reference), &as_set(candidate))
+    }
+}
+
+fn as_set(answer: &Answer) -> Answer {
+    match answer {
+        Answer::Expr(_) => Answer::Set(vec![answer.clone()]),
+        other => other.clone(),
     }
 }
 

@@ -160,14 +160,14 @@ mod tests {
     fn final_answer_outranks_a_box_and_a_box_outranks_an_answer() {
         check("The answer is 3, or $\\boxed{4}$. Therefore the final answer is $5$. I hope it is correct.", "5");
         check("The answer is 3. So \\boxed{4}.", "4");
-        check("The answer is 3, since $2 + 1$.", "3");
+        check("The answer is 3. It took some time to see why, but the reason is this formula: $2 + 1$.", "3");
     }
 
     #[test]
     fn last_place_of_a_rank_wins() {
         check("First 1, then 2, then 3.", "3");
         check("$x = 1$ or so, hence $y = 2$", "y = 2");
-        check("\\boxed{1}. Wait, that is wrong, let me recompute. The result must be \\boxed{2}", "2");
+        check("\\boxed{1}. Wait: that is wrong. Let me see. The result must be \\boxed{2}", "2");
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn lists_of_formulas_join() {
         check("$7$ and $18$", "7 and 18");
-        check("\\(1\\), \\(2\\), and \\(3\\)", "1 and 2 and 3");
+        check("\\(1\\), \\(2\\) and \\(3\\)", "1 and 2 and 3");
     }
 
     #[test]
