@@ -27,7 +27,7 @@ fn deep_nesting_is_refused_without_overflow() {
         format!("${}42{}$", "x(".repeat(depth), ")".repeat(depth)),
         format!("${}42{}$", "\\sqrt{".repeat(depth), "}".repeat(depth)),
         format!("${}42$", "-".repeat(depth + 1)),
-        format!("$42{}$", "!".repeat(depth)),
+        format!("$x{}$", "!".repeat(depth)),
         format!("$x{}$", "^x".repeat(depth)),
         format!("$x{}$", "^2".repeat(depth)),
         format!("$1{}$", "/x/2".repeat(500)),
@@ -37,7 +37,7 @@ fn deep_nesting_is_refused_without_overflow() {
         format!("1{}", "**2".repeat(depth)),
     ];
     for text in &nested {
-        assert!(!grade_text(text), "{}...", &text[..20]);
+        assert!(!grade_text(text), "{}...", &text[..text.len().min(20)]);
     }
 }
 
