@@ -1,1 +1,64 @@
-//! stub
+//! The command line. Libraries below return typed errors and know nothing of terminals; here are words, colors and exit codes.
+//!
+//! Reading order: [`args`] (what can be typed), [`commands`] (a file for each), [`recipe_file`] with [`schema`] and [`validate`]
+//! (from a TOML file to a checked recipe), [`plugin_path`] (from a name to a file) and [`plugins`] (to a sandboxed component), [`diagnostic`], [`output`] and [`exit`]
+//! (what comes out).
+
+pub mod args;
+pub mod commands;
+pub mod diagnostic;
+pub mod exit;
+pub mod output;
+pub mod plugin_path;
+pub mod plugins;
+pub mod recipe_file;
+pub mod rows;
+pub mod schema;
+pub mod system;
+pub mod validate;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Cli;
+use diagnostic::Diagnostic;
+use exit::ExitStatus;
+use output::Output;
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let output = Output::new(cli.global.json, cli.global.quiet, cli.global.no_progress);
+    let result = cli.global.start_threads().map_err(anyhow::Error::from).and_then(|()| commands::run(cli, output));
+    match result {
+        Ok(status) => status.into(),
+        // `plumb score ... | head` ends when head does, and that is what the user wanted.
+        Err(error) if diagnostic::is_broken_pipe(&error) => ExitStatus::Success.into(),
+        Err(error) => {
+            let diagnostic = Diagnostic::from(error);
+            diagnostic.emit(output);
+            diagnostic.exit.into()
+        }
+    }
+}
+
+/// Help and version go to stdout; a mistyped command line is an error, as JSON if the user asked for that.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nobody is left to tell when stdout is closed.
+        let _ = error.print();
+        return ExitStatus::Success.into();
+    }
+    if std::env::args_os().any(|arg| arg == "--json") {
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Diagnostic::usage("usage", first).hint("see `plumb --help`").emit(Output::new(true, false, true));
+    } else {
+        let _ = error.print();
+    }
+    ExitStatus::Usage.into()
+}

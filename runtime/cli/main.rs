@@ -1,2 +1,5 @@
-//! stub
-fn main() {}
+//! The `plumb` program.
+
+fn main() -> std::process::ExitCode {
+    plumb_cli::main()
+}

@@ -1,0 +1,48 @@
+//! `plumb plugin`: everything a plugin's author does, from a new folder to a measured component.
+
+mod bench;
+mod build;
+mod cases;
+mod check;
+mod inspect;
+mod new;
+mod subject;
+mod test;
+
+use clap::Subcommand;
+
+use crate::args::GlobalArgs;
+use crate::exit::ExitStatus;
+use crate::output::Output;
+
+/// Write, build, check and measure plugins.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  plumb plugin new reward-brevity && plumb plugin test reward-brevity
+  plumb plugin inspect reward-exact-match --json")]
+pub enum PluginCommand {
+    /// Start a plugin: a crate that builds at once, with a test and example cases
+    New(new::NewArgs),
+    /// Build a plugin's crate into a component
+    Build(build::BuildArgs),
+    /// Load a plugin and report what is wrong with it
+    Check(check::CheckArgs),
+    /// Print what a plugin is, without running it
+    Inspect(inspect::InspectArgs),
+    /// Run a plugin on cases with expected answers
+    Test(test::TestArgs),
+    /// Measure time and fuel per row
+    Bench(bench::BenchArgs),
+}
+
+/// Runs the command.
+pub fn run(command: &PluginCommand, global: &GlobalArgs, output: Output) -> anyhow::Result<ExitStatus> {
+    match command {
+        PluginCommand::New(args) => new::run(args, output),
+        PluginCommand::Build(args) => build::run(args, output),
+        PluginCommand::Check(args) => check::run(args, output),
+        PluginCommand::Inspect(args) => inspect::run(args, output),
+        PluginCommand::Test(args) => test::run(args, global, output),
+        PluginCommand::Bench(args) => bench::run(args, output),
+    }
+}

@@ -1,0 +1,192 @@
+//! Test cases in JSONL: rows, a configuration, and the answer that is expected.
+//!
+//! ```json
+//! {"name": "...", "rows": [{"completion": "4", "answer": "4"}], "config": {}, "expect": [1.0]}
+//! ```
+//! Further keys: `groups` (end row of each group; one group otherwise), `step`, `attrs`, `tolerance` (1e-9, relative beyond 1)
+//! and `types`, which gives columns a type (`text`, `f64`, `u32`, `tokens`, `token-f32`) that their name does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use plumb_core::{Batch, Column, Ragged};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::diagnostic::Diagnostic;
+use crate::rows;
+
+/// One line of a file of cases.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// What the case says; its line's number when there is none.
+    #[serde(default)]
+    pub name: String,
+    /// The rows.
+    pub rows: Vec<Map<String, Value>>,
+    /// The plugin's configuration.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+    /// The answer, one entry per row, or `{"error": CODE}`.
+    #[serde(default)]
+    pub expect: Value,
+    #[serde(default)]
+    groups: Option<Vec<u32>>,
+    #[serde(default)]
+    step: u64,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
+    #[serde(default)]
+    types: BTreeMap<String, Type>,
+    /// How far a number may be off, relative beyond 1.
+    #[serde(default = "tolerance")]
+    pub tolerance: f64,
+}
+
+/// Type of a column.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum Type {
+    Text,
+    F64,
+    U32,
+    Tokens,
+    TokenF32,
+}
+
+fn tolerance() -> f64 {
+    1e-9
+}
+
+/// Reads the cases of a file.
+pub fn read(path: &Path) -> Result<Vec<Case>, Diagnostic> {
+    let mut cases = Vec::new();
+    for row in rows::read(path)? {
+        let line = row.line;
+        let mut case: Case = serde_json::from_value(Value::Object(row.columns)).map_err(|error| {
+            Diagnostic::usage("case.malformed", format!("`{}`, line {line}: {error}", path.display()))
+                .hint(r#"a case is {"rows": [{"completion": "4", "answer": "4"}], "config": {}, "expect": [1.0]}"#)
+        })?;
+        if case.name.is_empty() {
+            case.name = format!("line {line}");
+        }
+        cases.push(case);
+    }
+    Ok(cases)
+}
+
+impl Case {
+    /// The rows as a batch, `times` over.
+    pub fn batch(&self, times: usize) -> Result<Batch, Diagnostic> {
+        let rows = self.rows.len();
+        let ends = self.groups.clone().unwrap_or_else(|| vec![rows as u32]);
+        if ends.last().map_or(0, |&end| end as usize) != rows || !ends.is_sorted() {
+            return Err(self.wrong(format!("`groups` {ends:?} must rise to the number of rows, {rows}")));
+        }
+        let group_ends = (0..times).flat_map(|time| ends.iter().map(move |end| end + (time * rows) as u32)).collect();
+        let mut batch = Batch::new(self.step, (0..(rows * times) as u64).collect(), group_ends);
+        batch.attrs.extend(self.attrs.clone());
+        let names: BTreeSet<&String> = self.rows.iter().flat_map(Map::keys).collect();
+        for name in names {
+            let cells = || (0..times).flat_map(|_| self.rows.iter().map(|row| row.get(name).unwrap_or(&Value::Null)));
+            let column = match self.types.get(name).copied().unwrap_or_else(|| type_of(name)) {
+                Type::Text => Some(Column::Text(cells().map(text).collect())),
+                Type::F64 => cells().map(number).collect::<Option<_>>().map(Column::F64),
+                Type::U32 => cells().map(integer).collect::<Option<_>>().map(Column::U32),
+                Type::Tokens => ragged(cells(), integer).map(Column::Tokens),
+                Type::TokenF32 => ragged(cells(), |cell| number(cell).map(|n| n as f32)).map(Column::TokenF32),
+            };
+            batch.insert(
+                name,
+                column.ok_or_else(|| self.wrong(format!("column `{name}` holds values that do not fit its type")))?,
+            );
+        }
+        Ok(batch)
+    }
+
+    fn wrong(&self, reason: String) -> Diagnostic {
+        Diagnostic::usage("case.malformed", format!("case `{}`: {reason}", self.name))
+    }
+}
+
+/// The type that a run gives columns of that name; data columns are text.
+fn type_of(name: &str) -> Type {
+    match name {
+        "value" | "raw" => Type::F64,
+        "completion_tokens" => Type::U32,
+        "prompt_ids" | "completion_ids" => Type::Tokens,
+        "old_logprobs" | "ref_logprobs" => Type::TokenF32,
+        _ if name.starts_with("reward/") => Type::F64,
+        _ => Type::Text,
+    }
+}
+
+/// Text as it is, nothing as the empty text, anything else as JSON.
+fn text(cell: &Value) -> String {
+    match cell {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// A number; null is "no value".
+fn number(cell: &Value) -> Option<f64> {
+    if cell.is_null() { Some(f64::NAN) } else { cell.as_f64() }
+}
+
+fn integer(cell: &Value) -> Option<u32> {
+    cell.as_u64().and_then(|n| u32::try_from(n).ok())
+}
+
+fn ragged<'v, T: Copy + Default>(
+    cells: impl Iterator<Item = &'v Value>,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Option<Ragged<T>> {
+    let mut ragged = Ragged::default();
+    for cell in cells {
+        let row: Vec<T> = match cell {
+            Value::Null => Vec::new(),
+            Value::Array(list) => list.iter().map(&read).collect::<Option<_>>()?,
+            _ => return None,
+        };
+        ragged.push(&row);
+    }
+    Some(ragged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn case(value: Value) -> Case {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn columns_get_the_type_that_runs_give_them() {
+        let case = case(json!({
+            "rows": [{"answer": 12, "value": 1, "completion_tokens": 3, "old_logprobs": [-0.5]}, {"value": null, "completion_tokens": 4, "x": 0.5}],
+            "types": {"x": "f64"},
+        }));
+        let batch = case.batch(2).unwrap();
+        assert_eq!((batch.rows(), batch.group_ends.as_slice()), (4, &[2, 4][..]));
+        assert_eq!(batch.column("completion_tokens"), Some(&Column::U32(vec![3, 4, 3, 4])));
+        let Some(Column::Text(answers)) = batch.column("answer") else { panic!("data columns are text") };
+        assert_eq!((answers.get(0), answers.get(1)), (Some("12"), Some("")));
+        let Some(Column::F64(x)) = batch.column("x") else { panic!("`types` decides") };
+        assert!(x[0].is_nan() && x[1] == 0.5);
+        let Some(Column::TokenF32(logprobs)) = batch.column("old_logprobs") else { panic!("a number per token") };
+        assert_eq!((logprobs.row(0), logprobs.row(1)), (&[-0.5][..], &[][..]));
+    }
+
+    #[test]
+    fn values_that_do_not_fit_and_groups_that_do_not_cover_are_named() {
+        let error = case(json!({"name": "a", "rows": [{"completion_tokens": -1}]})).batch(1).unwrap_err();
+        assert!(error.message.contains("case `a`: column `completion_tokens`"), "{}", error.message);
+        let error = case(json!({"rows": [{"value": 1}], "groups": [2]})).batch(1).unwrap_err();
+        assert!(error.message.contains("`groups` [2]"), "{}", error.message);
+    }
+}

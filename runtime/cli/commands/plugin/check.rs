@@ -1,0 +1,150 @@
+//! `plumb plugin check`: loads a plugin and reports what is wrong with it.
+
+use clap::Args;
+use plumb_core::PluginKind;
+use plumb_host::LoadedPlugin;
+use serde_json::json;
+
+use super::subject::{self, Subject};
+use crate::exit::ExitStatus;
+use crate::output::Output;
+
+/// Load a plugin and report what is wrong with it, and how to mend it. Exits with 1 when something is.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  plumb plugin check plugins/reward-format --config '{\"json\": {}}'
+  plumb plugin check mine.wasm --json")]
+pub struct CheckArgs {
+    /// A plugin's crate, a .wasm file, or the name of an installed plugin
+    #[arg(default_value = ".")]
+    plugin: String,
+    /// Configuration to load it with
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    config: String,
+}
+
+/// Something that is wrong, and how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+struct Problem {
+    code: String,
+    message: String,
+    fix: String,
+}
+
+impl Problem {
+    fn new(code: &str, message: impl Into<String>, fix: impl Into<String>) -> Self {
+        Problem { code: code.to_owned(), message: message.into(), fix: fix.into() }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &CheckArgs, output: Output) -> anyhow::Result<ExitStatus> {
+    let config = subject::config(&args.config)?;
+    let subject = Subject::find(&args.plugin, output)?;
+    let (host, sink) = subject::host(1)?;
+    let (problems, kind) = match subject.load(&host, &config) {
+        Ok(plugin) => (descriptions(&plugin), Some(plugin.id().kind)),
+        Err(error) => (vec![refused(&error)], None),
+    };
+    for line in sink.take_lines() {
+        output.note(format!("log ({:?}): {}", line.level, line.message));
+    }
+    for problem in &problems {
+        output.data(match output.json {
+            true => json!({"type": "problem", "v": 1, "data": problem}).to_string(),
+            false => format!("problem: {}\n    fix: {}", problem.message, problem.fix),
+        })?;
+    }
+    if problems.is_empty() && !output.json {
+        let kind = kind.map_or_else(String::new, |kind: PluginKind| kind.to_string());
+        output.data(format!("`{}` loads as a {kind} plugin; nothing is wrong with it", subject.label()))?;
+    }
+    Ok(if problems.is_empty() { ExitStatus::Success } else { ExitStatus::No })
+}
+
+/// Why the host does not load it.
+fn refused(error: &plumb_host::Error) -> Problem {
+    use plumb_host::Error;
+    let fix = match error {
+        Error::Config { .. } => {
+            "give a configuration that it accepts: `--config JSON`; its README and its `config-schema` say which"
+        }
+        Error::NotAComponent { .. } | Error::NotAPlugin { .. } => {
+            "build it with `plumb plugin build`, from a crate that calls one of the SDK's `export_*!` macros"
+        }
+        Error::Malformed { .. } => "build it again, or fetch it again: the file is cut short or damaged",
+        Error::WitVersion { .. } => "build it again with the SDK of this host's version",
+        Error::UnknownImport { fix, .. } | Error::NotGranted { fix, .. } => fix,
+        Error::Manifest { .. } => "mend `plugin.toml` and build it again",
+        Error::Limit { .. } => "mend `[limits]` in `plugin.toml` and build it again",
+        Error::StatefulReward { .. } => "keep what must last in `kv`, and export it with `export_reward!` alone",
+        Error::Start { .. } => "see the log above for a panic's message; run its unit tests natively with `cargo test`",
+        _ => "see the message",
+    };
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    Problem { code: error.code(), message, fix: fix.to_owned() }
+}
+
+/// Contradictions between what the plugin says and what its file says.
+fn descriptions(plugin: &LoadedPlugin) -> Vec<Problem> {
+    let (said, mut problems) = (plugin.descriptor(), Vec::new());
+    match plugin.manifest() {
+        None => problems.push(Problem::new(
+            "plugin.no_manifest",
+            "the file carries no plugin.toml",
+            "build it with `plumb plugin build`, which embeds it",
+        )),
+        Some(manifest) => {
+            for (what, told, stands) in [("name", &said.name, &manifest.name), ("version", &said.version, &manifest.version)] {
+                if told != stands {
+                    problems.push(Problem::new(
+                        "plugin.contradiction",
+                        format!("`describe` says {what} `{told}`, plugin.toml says `{stands}`"),
+                        format!("let both say the same {what}; `descriptor!()` takes it from Cargo.toml"),
+                    ));
+                }
+            }
+        }
+    }
+    match serde_json::from_str::<serde_json::Value>(&said.config_schema) {
+        Ok(serde_json::Value::Object(_)) => {}
+        Ok(_) => problems.push(schema("it is no object")),
+        Err(error) => problems.push(schema(&error.to_string())),
+    }
+    if plugin.inspection().stateful && said.state_version == 0 {
+        problems.push(Problem::new(
+            "plugin.state_version",
+            "it exports `state`, but its state version is 0",
+            "set `.state_version(1)` in its descriptor, and raise it when the saved bytes change",
+        ));
+    }
+    problems
+}
+
+fn schema(reason: &str) -> Problem {
+    Problem::new(
+        "plugin.schema",
+        format!("`config-schema` is no JSON schema: {reason}"),
+        "give a JSON object, `{\"type\": \"object\"}` at least",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn config_errors_point_to_the_option() {
+        let error = subject::config("[1]").unwrap_err();
+        assert_eq!(error.message, "`--config` must be a JSON object");
+        let problem =
+            refused(&plumb_host::Error::Config { plugin: "p".into(), code: "bad-config".into(), message: "no key".into() });
+        assert_eq!(problem.code, "plugin.config");
+        assert!(problem.fix.contains("--config"));
+    }
+}

@@ -1,0 +1,151 @@
+//! `plumb plugin new`: a crate that builds at once.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::diagnostic::Diagnostic;
+use crate::exit::ExitStatus;
+use crate::output::Output;
+
+/// Start a plugin in Rust: a crate that builds at once, with a test and example cases.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  plumb plugin new reward-brevity
+  plumb plugin new plugins/damp --kind shaper")]
+pub struct NewArgs {
+    /// The new folder; its last part is the plugin's name
+    folder: PathBuf,
+    /// What the plugin is for [default: the name's first word if it is a kind, else reward]
+    #[arg(long)]
+    kind: Option<Kind>,
+}
+
+/// Kinds that this host runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Completions to rewards
+    Reward,
+    /// Rewards to shaped ones
+    Shaper,
+    /// Which rows the loss sees
+    Filter,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Reward => "reward",
+            Kind::Shaper => "shaper",
+            Kind::Filter => "filter",
+        }
+    }
+
+    fn of_name(name: &str) -> Self {
+        let first = name.split(['-', '_']).next().unwrap_or_default();
+        [Kind::Shaper, Kind::Filter].into_iter().find(|kind| kind.name() == first).unwrap_or(Kind::Reward)
+    }
+
+    /// `src/logic.rs` and `cases.jsonl`.
+    fn sources(self) -> (&'static str, &'static str) {
+        match self {
+            Kind::Reward => (include_str!("template/reward.rs.txt"), include_str!("template/reward.jsonl")),
+            Kind::Shaper => (include_str!("template/shaper.rs.txt"), include_str!("template/shaper.jsonl")),
+            Kind::Filter => (include_str!("template/filter.rs.txt"), include_str!("template/filter.jsonl")),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &NewArgs, output: Output) -> anyhow::Result<ExitStatus> {
+    let name = args.folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(lower) || name.ends_with('-') {
+        return Err(Diagnostic::usage("plugin.name", format!("`{name}` is no name for a plugin"))
+            .hint("use lower-case letters, digits and `-`, beginning with a letter: `reward-brevity`")
+            .into());
+    }
+    if args.folder.exists() {
+        return Err(Diagnostic::usage("plugin.exists", format!("`{}` is there already", args.folder.display())).into());
+    }
+    let kind = args.kind.unwrap_or_else(|| Kind::of_name(name));
+    for (path, text) in files(name, kind) {
+        let path = args.folder.join(path);
+        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
+        written.map_err(|e| Diagnostic::io("write", &path, &e))?;
+    }
+    if output.json {
+        let data = json!({"name": name, "kind": kind.name(), "folder": args.folder});
+        output.data(json!({"type": "plugin", "v": 1, "data": data}).to_string())?;
+    } else {
+        output.data(args.folder.display().to_string())?;
+        output.note(format!("write {} in src/logic.rs; then `plumb plugin test {}`", kind.name(), args.folder.display()));
+    }
+    Ok(ExitStatus::Success)
+}
+
+/// The new crate's files.
+fn files(name: &str, kind: Kind) -> Vec<(&'static str, String)> {
+    let (logic, cases) = kind.sources();
+    let fill = |text: &str| {
+        text.replace("{{name}}", name)
+            .replace("{{kind}}", kind.name())
+            .replace("{{Type}}", &camel_case(name))
+            .replace("{{crate}}", &name.replace('-', "_"))
+            .replace("{{sdk}}", &sdk())
+    };
+    vec![
+        ("Cargo.toml", fill(include_str!("template/Cargo.toml.txt"))),
+        ("plugin.toml", fill(include_str!("template/plugin.toml.txt"))),
+        ("README.md", fill(include_str!("template/README.md.txt"))),
+        (".gitignore", "target/\n".to_owned()),
+        ("src/lib.rs", fill(include_str!("template/lib.rs.txt"))),
+        ("src/logic.rs", fill(logic)),
+        ("cases.jsonl", cases.to_owned()),
+    ]
+}
+
+/// The SDK's requirement: the source tree this program was built from, or the release of the same version.
+fn sdk() -> String {
+    match source_tree() {
+        Some(tree) => format!("{{ path = {:?} }}", tree.join("sdk/rust").display().to_string()),
+        None => format!("{:?}", env!("CARGO_PKG_VERSION")),
+    }
+}
+
+/// The source tree this program was built from, if it is still there.
+pub fn source_tree() -> Option<&'static Path> {
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tree.join("sdk/rust/Cargo.toml").is_file().then_some(tree)
+}
+
+fn camel_case(name: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + letters.as_str())
+    };
+    name.split('-').map(word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_read_off_the_name() {
+        assert_eq!(Kind::of_name("shaper-damp"), Kind::Shaper);
+        assert_eq!(Kind::of_name("filter-x"), Kind::Filter);
+        assert_eq!(Kind::of_name("brevity"), Kind::Reward);
+    }
+
+    #[test]
+    fn new_files_have_no_placeholder_left() {
+        for kind in [Kind::Reward, Kind::Shaper, Kind::Filter] {
+            for (path, text) in files("reward-two-words", kind) {
+                assert!(!text.contains("{{"), "{path}: {text}");
+            }
+        }
+        assert_eq!(camel_case("reward-two-words"), "RewardTwoWords");
+    }
+}

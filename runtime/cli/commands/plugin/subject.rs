@@ -1,0 +1,77 @@
+//! The plugin that a command is about: an installed one, a file, or a crate that is built first.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plumb_core::recipe::LimitsUse;
+use plumb_host::{Collector, Host, HostOptions, Inspection, LoadRequest, LoadedPlugin, Source};
+use serde_json::{Map, Value};
+
+use crate::diagnostic::Diagnostic;
+use crate::output::Output;
+use crate::plugin_path;
+
+/// A plugin's bytes and where they come from.
+pub struct Subject {
+    /// The component's file.
+    pub file: PathBuf,
+    /// The crate it was built from, if the command was given one.
+    pub folder: Option<PathBuf>,
+    bytes: Vec<u8>,
+}
+
+impl Subject {
+    /// Finds `plugin`: a folder with a `plugin.toml` is built, anything else is a file or a name.
+    pub fn find(plugin: &str, output: Output) -> anyhow::Result<Self> {
+        let folder = Path::new(plugin);
+        let (file, folder) = if folder.join("plugin.toml").is_file() {
+            (super::build::build(folder, None, output)?, Some(folder.to_owned()))
+        } else if folder.is_dir() {
+            return Err(Diagnostic::usage("plugin.not_found", format!("`{plugin}` is a folder without a `plugin.toml`"))
+                .hint("give a plugin's crate, a .wasm file, or the name of an installed plugin")
+                .into());
+        } else {
+            (plugin_path::resolve(plugin, None)?, None)
+        };
+        let bytes = std::fs::read(&file).map_err(|e| Diagnostic::io("read", &file, &e))?;
+        Ok(Subject { file, folder, bytes })
+    }
+
+    /// Its file's name in messages.
+    pub fn label(&self) -> String {
+        self.file.display().to_string()
+    }
+
+    /// What the file is, without running it.
+    pub fn inspect(&self) -> plumb_host::Result<Inspection> {
+        plumb_host::inspect(&self.label(), &self.bytes)
+    }
+
+    /// Loads it with a configuration.
+    pub fn load(&self, host: &Host, config: &Map<String, Value>) -> plumb_host::Result<LoadedPlugin> {
+        host.load(LoadRequest {
+            source: Source::Bytes(self.label(), self.bytes.clone()),
+            kind: self.inspect()?.kind,
+            name: None,
+            config: config.clone(),
+            limits: LimitsUse::default(),
+        })
+    }
+}
+
+/// A host, and what plugins write to it.
+pub fn host(threads: usize) -> plumb_host::Result<(Host, Arc<Collector>)> {
+    let sink = Arc::new(Collector::default());
+    let options = HostOptions { threads, cache_dir: plumb_host::default_cache_dir(), seed: 0, sink: Arc::clone(&sink) as _ };
+    Ok((Host::new(options)?, sink))
+}
+
+/// A JSON object from the command line.
+pub fn config(text: &str) -> Result<Map<String, Value>, Diagnostic> {
+    let wrong = |reason: String| Diagnostic::usage("usage", "`--config` must be a JSON object").because(reason);
+    match serde_json::from_str(text) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(other) => Err(wrong(format!("it is {other}"))),
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}

@@ -1,0 +1,228 @@
+//! Errors as people and scripts read them: what, why, where, and the next step.
+//!
+//! Libraries return typed errors; here, and only here, they get a stable code, an exit status and a hint.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use crate::exit::ExitStatus;
+use crate::output::Output;
+
+/// One error, ready to be shown.
+#[derive(Clone, Debug)]
+pub struct Diagnostic {
+    /// Stable name for scripts: `recipe.unknown_key`, `plugin.out_of_fuel`, ...
+    pub code: String,
+    /// How the program ends.
+    pub exit: ExitStatus,
+    /// What went wrong.
+    pub message: String,
+    /// Why, outermost first.
+    pub causes: Vec<String>,
+    /// File, line or key.
+    pub place: Option<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Diagnostic {}
+
+impl Diagnostic {
+    /// An error in what the user wrote.
+    pub fn usage(code: &str, message: impl Into<String>) -> Self {
+        Self::new(code, ExitStatus::Usage, message)
+    }
+
+    /// An error with a file, a model or a device.
+    pub fn resource(code: &str, message: impl Into<String>) -> Self {
+        Self::new(code, ExitStatus::Resource, message)
+    }
+
+    /// An error with all its parts.
+    pub fn new(code: &str, exit: ExitStatus, message: impl Into<String>) -> Self {
+        Diagnostic { code: code.into(), exit, message: message.into(), causes: Vec::new(), place: None, hint: None }
+    }
+
+    /// A system error about a file.
+    pub fn io(action: &str, path: &Path, source: &io::Error) -> Self {
+        let mut error = Self::resource("file.io", format!("cannot {action} `{}`", path.display())).because(source.to_string());
+        if source.kind() == io::ErrorKind::NotFound {
+            error.code = "file.not_found".into();
+        }
+        error
+    }
+
+    /// Adds a cause.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Says where.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place = Some(place.into());
+        self
+    }
+
+    /// Says what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Writes the error to stderr.
+    pub fn emit(&self, output: Output) {
+        if output.json {
+            let data = serde_json::json!({
+                "code": self.code, "message": self.message, "causes": self.causes, "where": self.place, "hint": self.hint,
+                "exit": self.exit.code(),
+            });
+            eprintln!("{}", serde_json::json!({ "type": "error", "v": 1, "data": data }));
+            return;
+        }
+        let (red, cyan, off) = if output.color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
+        eprintln!("{red}error{off}: {}", self.message);
+        self.causes.iter().for_each(|cause| eprintln!("  cause: {cause}"));
+        if let Some(place) = &self.place {
+            eprintln!("  where: {place}");
+        }
+        if let Some(hint) = &self.hint {
+            eprintln!("\n{cyan}hint{off}: {hint}");
+        }
+    }
+}
+
+/// Whether an error is only that the reader of our output went away.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}
+
+impl From<anyhow::Error> for Diagnostic {
+    fn from(error: anyhow::Error) -> Self {
+        if let Some(found) = error.chain().find_map(|cause| cause.downcast_ref::<Diagnostic>()) {
+            return found.clone();
+        }
+        let kind = error.chain().filter_map(classify).last().unwrap_or_else(|| Kind::new("error", ExitStatus::Resource));
+        let mut causes: Vec<String> = Vec::new();
+        for cause in error.chain().skip(1).map(ToString::to_string) {
+            // Transparent wrappers repeat the words of what they wrap.
+            if causes.last().unwrap_or(&error.to_string()) != &cause {
+                causes.push(cause);
+            }
+        }
+        Diagnostic { code: kind.code, exit: kind.exit, message: error.to_string(), causes, place: None, hint: kind.hint }
+    }
+}
+
+/// What a library's error means to the user.
+struct Kind {
+    code: String,
+    exit: ExitStatus,
+    hint: Option<String>,
+}
+
+impl Kind {
+    fn new(code: &str, exit: ExitStatus) -> Self {
+        Kind { code: code.into(), exit, hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// The innermost error of a chain that is known here decides.
+fn classify(error: &(dyn StdError + 'static)) -> Option<Kind> {
+    if let Some(error) = error.downcast_ref::<plumb_model::Error>() {
+        return Some(model(error));
+    }
+    if let Some(error) = error.downcast_ref::<plumb_train::run::Error>() {
+        return Some(run(error));
+    }
+    if let Some(error) = error.downcast_ref::<plumb_core::PluginError>() {
+        return Some(plugin(error));
+    }
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return (error.kind() == io::ErrorKind::StorageFull)
+            .then(|| Kind::new("file.disk_full", ExitStatus::Resource).hint("free some space and go on with `--resume`"));
+    }
+    None
+}
+
+fn model(error: &plumb_model::Error) -> Kind {
+    use plumb_model::Error;
+    let kind = |code| Kind::new(code, ExitStatus::Resource);
+    match error {
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => kind("model.not_found")
+            .hint("give a Hugging Face folder (config.json, model.safetensors, tokenizer.json) or a .gguf file"),
+        Error::Io { .. } => kind("model.io"),
+        Error::Malformed { .. } => kind("model.malformed").hint("the file may be cut short: fetch it again and compare its size"),
+        Error::Unsupported { .. } => kind("model.unsupported"),
+        Error::Shape { .. } => kind("model.shape").hint("config.json and the weights do not belong together"),
+        Error::Tokenizer(_) => kind("model.tokenizer"),
+        Error::TooLong { .. } => kind("model.too_long").hint("shorten the prompt, or set `max_completion_length` lower"),
+        Error::NonFinite { .. } => kind("model.non_finite"),
+        _ => kind("model.error"),
+    }
+}
+
+fn run(error: &plumb_train::run::Error) -> Kind {
+    use plumb_train::run::Error;
+    match error {
+        Error::NotEmpty { resumable: true, .. } => Kind::new("run.exists", ExitStatus::Usage)
+            .hint("go on with it by `--resume`, or choose another folder with `--run-dir`"),
+        Error::NotEmpty { .. } => Kind::new("run.not_empty", ExitStatus::Usage).hint("choose another folder with `--run-dir`"),
+        Error::NotARun { .. } => {
+            Kind::new("run.not_found", ExitStatus::Usage).hint("start one with `plumb train RECIPE --run-dir DIR`")
+        }
+        Error::RecipeChanged { .. } => Kind::new("run.recipe_changed", ExitStatus::Usage)
+            .hint("resume with the recipe and the `--set` of the first start, or start a new run in another folder"),
+        Error::BrokenLine { .. } | Error::Malformed { .. } => Kind::new("run.malformed", ExitStatus::Resource),
+        Error::Checkpoint { .. } => {
+            Kind::new("run.checkpoint", ExitStatus::Resource).hint("the checkpoint before it is whole: go on with `--resume`")
+        }
+        _ => Kind::new("run.io", ExitStatus::Resource),
+    }
+}
+
+fn plugin(error: &plumb_core::PluginError) -> Kind {
+    use plumb_core::PluginFault;
+    let name = &error.plugin.name;
+    let kind = Kind::new(&format!("plugin.{}", error.fault.code()), ExitStatus::Plugin);
+    match &error.fault {
+        PluginFault::OutOfFuel { .. } => kind.hint(format!(
+            "raise `limits.fuel` or `limits.fuel_per_row` of `{name}` in the recipe; see what it spends: `plumb plugin bench`"
+        )),
+        PluginFault::OutOfMemory { .. } => kind.hint(format!("raise `limits.memory_mib` of `{name}` in the recipe")),
+        PluginFault::DeadlineMissed { .. } => kind.hint(format!("raise `limits.deadline_ms` of `{name}` in the recipe")),
+        PluginFault::Trap { .. }
+        | PluginFault::WrongCount { .. }
+        | PluginFault::NonFinite { .. }
+        | PluginFault::BadOutput { .. } => kind.hint("this is a bug in the plugin: run its cases with `plumb plugin test`"),
+        PluginFault::Host { .. } => Kind { exit: ExitStatus::Bug, ..kind },
+        _ => kind,
+    }
+}
+
+/// `; did you mean ...?` for a name that is not among the known ones, or nothing when none is near.
+pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(name, known).map(|near| format!("did you mean `{near}`?"))
+}
+
+/// The known name nearest to `name`, if it is near.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.into_iter().map(|known| (strsim::jaro_winkler(name, known), known));
+    scored.filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1))).map(|(_, known)| known)
+}
