@@ -74,9 +74,7 @@ pub fn random(spec: &RandomModel, seed: u64) -> Result<LoadedModel> {
 /// # Errors
 /// As [`load`](crate::load()).
 pub fn random_from_config(folder: &Path, seed: u64) -> Result<LoadedModel> {
-    let config = hf::read_config(folder)?;
-    let tokenizer = hf::read_tokenizer(folder)?;
-    tokenizer.check_ids(&config.model, &folder.join("tokenizer.json"))?;
+    let (config, tokenizer) = hf::read_without_weights(folder)?;
     Ok(LoadedModel { params: random_params(config.model, config.initializer_range, seed), tokenizer })
 }
 

@@ -1,11 +1,9 @@
 //! Writing models as Hugging Face folders.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 use serde_json::{Map, Value, json};
 
 use crate::params::Params;
@@ -44,22 +42,36 @@ pub fn save(folder: &Path, params: &Params, tokenizer: &Tokenizer) -> Result<()>
     write_weights(&folder.join("model.safetensors"), params)
 }
 
+/// Writes a safetensors file: the header's length (8 bytes, little endian), the header in JSON, the tensors' bytes.
+///
+/// The library's own writer makes files that only their owner may read.
 fn write_weights(path: &Path, params: &Params) -> Result<()> {
-    let views = params.layout.tensors().iter().map(|spec| {
-        let bytes = bytemuck::cast_slice(&params.data[spec.range.clone()]);
-        let view =
-            TensorView::new(Dtype::F32, spec.shape.clone(), bytes).expect("a layout's shapes have the sizes of its ranges");
-        (spec.name.as_str(), view)
-    });
+    let mut header = Map::new();
     // transformers asks for this entry.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    header.insert("__metadata__".into(), json!({"format": "pt"}));
+    for spec in params.layout.tensors() {
+        let offsets = [spec.range.start * size_of::<f32>(), spec.range.end * size_of::<f32>()];
+        header.insert(spec.name.clone(), json!({"dtype": "F32", "shape": spec.shape, "data_offsets": offsets}));
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    // Spaces up to a multiple of 8 keep the tensors aligned for readers that map the file.
+    header.resize(header.len().next_multiple_of(8), b' ');
     replace(path, |partial| {
-        safetensors::serialize_to_file(views, Some(metadata), partial).map_err(|error| match error {
-            SafeTensorError::IoError(error) => error,
-            other => std::io::Error::other(other),
-        })?;
-        File::open(partial)?.sync_all()
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(partial)?);
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        for chunk in params.data.chunks(1 << 16) {
+            write_floats(&mut file, chunk)?;
+        }
+        file.into_inner()?.sync_all()
     })
+}
+
+fn write_floats(file: &mut impl Write, values: &[f32]) -> std::io::Result<()> {
+    if cfg!(target_endian = "little") {
+        return file.write_all(bytemuck::cast_slice(values));
+    }
+    values.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<()> {

@@ -33,11 +33,7 @@ impl Tokenizer {
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| Error::Tokenizer(error.to_string()))?;
         config.remove("chat_template");
-        let special = |key: &str| match config.get(key) {
-            Some(Value::Object(token)) => token.get("content").and_then(Value::as_str).map(str::to_owned),
-            Some(token) => token.as_str().map(str::to_owned),
-            None => None,
-        };
+        let special = |key: &str| special_token(&config, key).map(str::to_owned);
         let template = template.map(|source| ChatTemplate::new(source, special("bos_token"), special("eos_token")));
         Ok(Tokenizer(Arc::new(Inner { tokenizer, json, config, template })))
     }
@@ -108,6 +104,11 @@ impl Tokenizer {
         template.render(messages, add_generation_prompt)
     }
 
+    /// Id of the end-of-text token, where `tokenizer_config.json` names one.
+    pub(crate) fn eos_token_id(&self) -> Option<u32> {
+        self.token_id(special_token(&self.0.config, "eos_token")?)
+    }
+
     /// Text of the `tokenizer.json`.
     pub(crate) fn json(&self) -> &str {
         &self.0.json
@@ -130,4 +131,10 @@ impl Tokenizer {
             None => Err(Error::Malformed { path: path.to_owned(), reason: "it has no tokens".into() }),
         }
     }
+}
+
+/// A special token's spelling in `tokenizer_config.json`: a text, or an object with the text as `content`.
+fn special_token<'a>(config: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    let token = config.get(key)?;
+    token.get("content").unwrap_or(token).as_str()
 }

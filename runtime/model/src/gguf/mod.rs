@@ -15,7 +15,7 @@ use candle_core::quantized::gguf_file::{Content, TensorInfo};
 
 use crate::config::{Architecture, ModelConfig};
 use crate::load::LoadedModel;
-use crate::params::{Params, TensorSpec};
+use crate::params::{Layout, Params, TensorSpec};
 use crate::{Error, Result};
 
 use metadata::Metadata;
@@ -29,11 +29,14 @@ pub(crate) fn load(path: &Path) -> Result<LoadedModel> {
     let config = config::read(&metadata, &content, &mut reader)?;
     let tokenizer = vocabulary::read(&metadata)?;
     tokenizer.check_ids(&config, path)?;
-    let mut params = Params::zeros(config);
-    let layout = params.layout.clone();
+    // All is checked before memory is taken for it: metadata may ask for any size.
+    let layout = Layout::new(&config);
     for spec in layout.tensors() {
-        let name = ggml_name(&spec.name);
-        let values = read_tensor(&content, &mut reader, &name, &spec.shape, path)?;
+        tensor_info(&content, &ggml_name(&spec.name), &spec.shape, path)?;
+    }
+    let mut params = Params::zeros(config);
+    for spec in layout.tensors() {
+        let values = read_tensor(&content, &mut reader, &ggml_name(&spec.name), &spec.shape, path)?;
         store(&params.config, spec, &values, &mut params.data[spec.range.clone()]);
     }
     Ok(LoadedModel { params, tokenizer })
@@ -69,14 +72,17 @@ fn ggml_name(name: &str) -> String {
     format!("blk.{layer}.{module}.{kind}")
 }
 
-/// Reads and dequantizes a tensor of that shape (`[out, in]`: candle has turned ggml's order around).
+/// Finds a tensor of that shape (`[out, in]`: candle has turned ggml's order around).
+fn tensor_info<'a>(content: &'a Content, name: &str, shape: &[usize], path: &Path) -> Result<&'a TensorInfo> {
+    let info = content.tensor_infos.get(name);
+    let got = info.map_or(&[][..], |info| info.shape.dims());
+    let mismatch = || Error::Shape { path: path.to_owned(), name: name.into(), expected: shape.into(), got: got.into() };
+    info.filter(|_| got == shape).ok_or_else(mismatch)
+}
+
+/// Reads and dequantizes a tensor of that shape.
 fn read_tensor(content: &Content, reader: &mut BufReader<File>, name: &str, shape: &[usize], path: &Path) -> Result<Vec<f32>> {
-    let mismatch =
-        |got: &[usize]| Error::Shape { path: path.to_owned(), name: name.into(), expected: shape.into(), got: got.into() };
-    let info: &TensorInfo = content.tensor_infos.get(name).ok_or_else(|| mismatch(&[]))?;
-    if info.shape.dims() != shape {
-        return Err(mismatch(info.shape.dims()));
-    }
+    let info = tensor_info(content, name, shape, path)?;
     let tensor = info.read(reader, content.tensor_data_offset, &Device::Cpu).and_then(|blocks| blocks.dequantize(&Device::Cpu));
     let values = tensor.and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
     values.map_err(|error| broken(path, &format!("tensor `{name}` ({:?})", info.ggml_dtype), &error))

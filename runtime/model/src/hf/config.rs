@@ -133,6 +133,19 @@ pub(crate) fn from_json(object: &Map<String, Value>, path: &Path) -> Result<Fold
 
 /// What no single field can say.
 pub(crate) fn check(model: &ModelConfig) -> std::result::Result<(), String> {
+    // Far beyond what fits a machine, and low enough that no product of sizes overflows.
+    const MOST_LAYERS: usize = 1 << 12;
+    const MOST_WEIGHTS: u128 = 1 << 44;
+    let product = |factors: [usize; 3]| factors.into_iter().map(|factor| factor as u128).product::<u128>();
+    let widest = model.query_size().max(model.intermediate_size);
+    let weights =
+        product([model.vocab_size, model.hidden_size, 1]).max(product([model.num_hidden_layers, model.hidden_size, widest]));
+    if model.num_hidden_layers > MOST_LAYERS || weights > MOST_WEIGHTS {
+        return Err(format!(
+            "its sizes make no sense: {} layers of width {}, vocabulary {}",
+            model.num_hidden_layers, model.hidden_size, model.vocab_size
+        ));
+    }
     let (heads, kv_heads) = (model.num_attention_heads, model.num_key_value_heads);
     if heads % kv_heads != 0 {
         return Err(format!("{heads} query heads are no multiple of {kv_heads} key and value heads"));

@@ -15,14 +15,23 @@ pub(crate) use config::{FolderConfig, check, one_or_list, to_json};
 
 /// Reads a folder's configuration, weights and tokenizer.
 pub(crate) fn load(folder: &Path) -> Result<LoadedModel> {
-    let config = read_config(folder)?.model;
+    let (config, tokenizer) = read_without_weights(folder)?;
+    Ok(LoadedModel { params: weights::read(folder, config.model)?, tokenizer })
+}
+
+/// Reads a folder's configuration and tokenizer.
+pub(crate) fn read_without_weights(folder: &Path) -> Result<(FolderConfig, Tokenizer)> {
+    let mut config = read_config(folder)?;
     let tokenizer = read_tokenizer(folder)?;
-    tokenizer.check_ids(&config, &folder.join("tokenizer.json"))?;
-    Ok(LoadedModel { params: weights::read(folder, config)?, tokenizer })
+    tokenizer.check_ids(&config.model, &folder.join("tokenizer.json"))?;
+    if config.model.eos_token_ids.is_empty() {
+        config.model.eos_token_ids.extend(tokenizer.eos_token_id());
+    }
+    Ok((config, tokenizer))
 }
 
 /// Reads `config.json`, and the end-of-text tokens of `generation_config.json` where it has them.
-pub(crate) fn read_config(folder: &Path) -> Result<FolderConfig> {
+fn read_config(folder: &Path) -> Result<FolderConfig> {
     let path = folder.join("config.json");
     let mut config = config::from_json(&read_object(&path)?, &path)?;
     let path = folder.join("generation_config.json");
@@ -37,7 +46,7 @@ pub(crate) fn read_config(folder: &Path) -> Result<FolderConfig> {
 }
 
 /// Reads `tokenizer.json` and what belongs to it: `tokenizer_config.json` and `chat_template.jinja`, where they are.
-pub(crate) fn read_tokenizer(folder: &Path) -> Result<Tokenizer> {
+fn read_tokenizer(folder: &Path) -> Result<Tokenizer> {
     let optional = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
     let config = optional("tokenizer_config.json").map_or(Ok(Map::new()), |path| read_object(&path))?;
     let template = match optional("chat_template.jinja") {
@@ -58,7 +67,7 @@ fn template_in(config: &Map<String, Value>) -> Option<String> {
     text.as_str().map(str::to_owned)
 }
 
-pub(crate) fn read_text(path: &Path) -> Result<String> {
+fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
     String::from_utf8(bytes).map_err(|error| malformed(path, format!("it is not UTF-8: {error}")))
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{malformed, read_object};
 use crate::config::ModelConfig;
-use crate::params::Params;
+use crate::params::{Layout, Params};
 use crate::{Error, Result};
 
 /// Headers beyond this are refused before memory is taken for them, as the safetensors library does.
@@ -29,18 +29,23 @@ pub(super) fn read(folder: &Path, config: ModelConfig) -> Result<Params> {
     for (i, shard) in shards.iter().enumerate() {
         homes.extend(shard.header.tensors().into_keys().map(|name| (name, i)));
     }
-    let mut params = Params::zeros(config);
-    let layout = params.layout.clone();
+    let layout = Layout::new(&config);
     if let Some((name, &i)) = homes.iter().find(|(name, _)| layout.get(name).is_none() && !is_redundant(name)) {
-        let reason = format!("tensor `{name}` has no place in a {:?} model with this `config.json`", params.config.architecture);
+        let reason = format!("tensor `{name}` has no place in a {:?} model with this `config.json`", config.architecture);
         return Err(Error::Unsupported { path: shards[i].path.clone(), reason });
     }
+    // All is checked before memory is taken for it: a configuration may ask for any size.
     for spec in layout.tensors() {
-        let home = homes.get(&spec.name).copied();
-        let missing =
-            || Error::Shape { path: files[0].clone(), name: spec.name.clone(), expected: spec.shape.clone(), got: vec![] };
-        let shard = &mut shards[home.ok_or_else(missing)?];
-        shard.read(&spec.name, &spec.shape, &mut params.data[spec.range.clone()])?;
+        let info = homes.get(&spec.name).and_then(|&i| shards[i].header.info(&spec.name));
+        let got = info.map_or(&[][..], |info| &info.shape);
+        if got != spec.shape {
+            let path = homes.get(&spec.name).map_or(&files[0], |&i| &shards[i].path).clone();
+            return Err(Error::Shape { path, name: spec.name.clone(), expected: spec.shape.clone(), got: got.to_vec() });
+        }
+    }
+    let mut params = Params::zeros(config);
+    for spec in layout.tensors() {
+        shards[homes[&spec.name]].read(&spec.name, &mut params.data[spec.range.clone()])?;
     }
     Ok(params)
 }
@@ -109,13 +114,9 @@ impl Shard {
         Ok(Shard { path: path.to_owned(), file, header, data_start, file_len })
     }
 
-    /// Reads a tensor of that shape into `out`, converted to float32.
-    fn read(&mut self, name: &str, shape: &[usize], out: &mut [f32]) -> Result<()> {
+    /// Reads a tensor into `out`, converted to float32.
+    fn read(&mut self, name: &str, out: &mut [f32]) -> Result<()> {
         let info: &TensorInfo = self.header.info(name).expect("tensors are looked up by the headers' names");
-        if info.shape != shape {
-            let (expected, got) = (shape.to_vec(), info.shape.clone());
-            return Err(Error::Shape { path: self.path.clone(), name: name.to_owned(), expected, got });
-        }
         let width = match info.dtype {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::BF16 => 2,
