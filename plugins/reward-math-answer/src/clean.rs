@@ -48,17 +48,21 @@ fn replace_all(text: &mut String, from: &str, to: &str) {
 /// Brackets' sizes, display styles, dollar signs and quotes.
 fn drop_layout(text: &mut String) {
     if text.contains('\\') {
-        replace_all(text, "\\mathrm{T}", "T");
-        replace_all(text, "\\mathrm{d}", "d");
+        if text.contains("\\mathrm") {
+            replace_all(text, "\\mathrm{T}", "T");
+            replace_all(text, "\\mathrm{d}", "d");
+            replace_all(text, "\\mathrm{th}", "");
+        }
         replace_all(text, "{\\rm d}", "d");
-        replace_all(text, "\\left[\\begin{matrix}", "\\begin{bmatrix}");
-        replace_all(text, "\\end{matrix}\\right]", "\\end{bmatrix}");
+        if text.contains("{matrix}") {
+            replace_all(text, "\\left[\\begin{matrix}", "\\begin{bmatrix}");
+            replace_all(text, "\\end{matrix}\\right]", "\\end{bmatrix}");
+        }
         for (size, brackets) in [("left", LEFT_BRACKETS), ("right", RIGHT_BRACKETS)] {
             if text.contains(size) {
                 *text = without_sizes(text, size, brackets);
             }
         }
-        replace_all(text, "\\mathrm{th}", "");
         replace_all(text, "\\displaystyle", "");
         while let Some(at) = text.find("\\!") {
             let end = at + 2 + text[at + 2..].len() - text[at + 2..].trim_start().len();
@@ -187,10 +191,13 @@ fn replace_words(text: &str) -> String {
 
 fn replacement(before: &str, rest: &str) -> Option<(&'static str, usize)> {
     let first = rest.chars().next()?;
-    if first.is_ascii_digit() {
+    // What starts like a word: most characters do not, and go on at once.
+    if !(matches!(first, '\\' | '{' | '~' | ',' | 'a' | 'o' | 'p' | 'i') || first.is_whitespace()) {
         return None;
     }
-    if let Some((word, to)) = WORDS.iter().find(|(word, _)| word.starts_with(first) && rest.starts_with(word)) {
+    let bytes = rest.as_bytes();
+    let starts = |word: &str| word.as_bytes()[0] == bytes[0] && word.as_bytes().get(1) == bytes.get(1) && rest.starts_with(word);
+    if let Some((word, to)) = WORDS.iter().find(|(word, _)| starts(word)) {
         return Some((to, word.len()));
     }
     let blanks = rest.len() - rest.trim_start().len();

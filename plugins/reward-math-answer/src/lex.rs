@@ -318,7 +318,10 @@ fn number(rest: &str) -> Option<(Option<Token<'_>>, usize)> {
 }
 
 fn letter(rest: &str, first: char) -> Option<(Option<Token<'_>>, usize)> {
-    if RESERVED_WORDS.iter().any(|word| rest.starts_with(word)) {
+    let bytes = rest.as_bytes();
+    if bytes.get(1).is_some_and(u8::is_ascii_alphabetic)
+        && RESERVED_WORDS.iter().any(|word| word.as_bytes()[..2] == bytes[..2] && rest.starts_with(word))
+    {
         return None;
     }
     if first == 'd' {
@@ -369,18 +372,24 @@ fn command(rest: &str) -> Option<(Option<Token<'_>>, usize)> {
     None
 }
 
+/// A name in a table; the first byte tells most names apart without a call.
+fn find<'t, T>(table: &'t [T], name: &str, key: impl Fn(&T) -> &'static str) -> Option<&'t T> {
+    let first = name.as_bytes()[0];
+    table.iter().find(|entry| key(entry).as_bytes()[0] == first && key(entry) == name)
+}
+
 /// The token of a command, and how much of what follows belongs to it.
 fn known_command<'a>(name: &'a str, after: &'a str) -> Option<(Option<Token<'a>>, usize)> {
-    if let Some((_, sign)) = SIGNS.iter().find(|(known, _)| *known == name) {
+    if let Some(known) = find(COMMANDS, name, |known| known) {
+        return Some((Some(Token::Command(known)), 0));
+    }
+    if let Some((_, sign)) = find(SIGNS, name, |(known, _)| known) {
         return Some((Some(Token::Sign(*sign)), 0));
     }
     if name == "exponentialE" {
         return Some((Some(Token::E), 0));
     }
-    if let Some(known) = COMMANDS.iter().find(|known| **known == name) {
-        return Some((Some(Token::Command(known)), 0));
-    }
-    if let Some(known) = SYMBOLS.iter().find(|known| **known == name) {
+    if let Some(known) = find(SYMBOLS, name, |known| known) {
         return Some((Some(Token::Symbol(known)), 0));
     }
     if BLANKS.contains(&name) {
@@ -392,7 +401,7 @@ fn known_command<'a>(name: &'a str, after: &'a str) -> Option<(Option<Token<'a>>
         "rbrace" => return Some((Some(Token::CloseSet), 0)),
         "operatorname" => {
             let (operator, length) = argument(after)?;
-            let known = COMMANDS.iter().find(|known| **known == operator)?;
+            let known = if operator.is_empty() { None } else { find(COMMANDS, operator, |known| known) }?;
             return Some((Some(Token::Command(known)), length));
         }
         "emptyset" => return Some((Some(Token::NamedSet('0')), 0)),
@@ -409,7 +418,7 @@ fn known_command<'a>(name: &'a str, after: &'a str) -> Option<(Option<Token<'a>>
         }
         _ => {}
     }
-    let (_, accent) = ACCENTS.iter().find(|(known, _)| *known == name)?;
+    let (_, accent) = find(ACCENTS, name, |(known, _)| known)?;
     let blank = usize::from(after.starts_with([' ', '\t', '\r', '\n']));
     let (content, length) = argument(&after[blank..])?;
     let token = match (name, content) {

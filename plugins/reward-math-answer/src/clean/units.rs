@@ -163,9 +163,15 @@ fn unit_start(text: &str) -> Option<usize> {
         return None;
     }
     let mut longest: Option<usize> = None;
-    for unit in UNITS {
-        for plural in ["", "s", "es"] {
-            let Some(before) = body.strip_suffix(plural).and_then(|body| body.strip_suffix(unit)) else { continue };
+    for plural in ["", "s", "es"] {
+        let Some(singular) = body.strip_suffix(plural) else { continue };
+        let last = singular.bytes().last();
+        for unit in UNITS {
+            // The last byte tells most units apart without a call.
+            if unit.bytes().last() != last {
+                continue;
+            }
+            let Some(before) = singular.strip_suffix(unit) else { continue };
             let trimmed = before.trim_end();
             let allowed = trimmed.len() < before.len() || before.ends_with(|c: char| c.is_ascii_digit() || c == '}');
             if !allowed {
@@ -175,8 +181,7 @@ fn unit_start(text: &str) -> Option<usize> {
             let start = if trimmed.ends_with(|c: char| c.is_ascii_digit() || c == '}') {
                 trimmed.len()
             } else {
-                let after = trimmed.len() + before[trimmed.len()..].chars().next().map_or(0, char::len_utf8);
-                after
+                trimmed.len() + before[trimmed.len()..].chars().next().map_or(0, char::len_utf8)
             };
             longest = Some(longest.map_or(start, |known| known.min(start)));
         }

@@ -9,7 +9,12 @@ impl Scanner<'_> {
     pub(super) fn all_plain(&self, found: &mut Vec<Candidate>) {
         for arithmetic in [true, false] {
             let mut at = 0;
-            while at <= self.bytes.len() {
+            while at < self.bytes.len() {
+                // Only the start, blanks and equals signs come before a number; most bytes are none of them.
+                if at > 0 && !matches!(self.bytes[at], b'=' | b'\t'..=b'\r' | b' ' | 0x1c..=0x1f | 0x80..) {
+                    at += 1;
+                    continue;
+                }
                 let place = if arithmetic { self.arithmetic(at) } else { self.number(at, false) };
                 match place {
                     Some((end, content)) => {
