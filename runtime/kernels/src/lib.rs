@@ -6,4 +6,6 @@
 //! **Invariant.** A result depends on its inputs alone: work is split into blocks whose borders follow from the shapes, every sum
 //! has a fixed order, and threads only choose who computes which block. One thread and sixty-four give the same bits.
 
+#![allow(clippy::needless_range_loop, reason = "loops over several arrays keep the formulas' indices")]
+
 pub mod cpu;

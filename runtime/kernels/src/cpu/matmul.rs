@@ -9,12 +9,14 @@
 
 use rayon::prelude::*;
 
-/// Most rows and columns of a block. A block re-packs its panels of `a` and `b`, which costs `(ROWS + COLUMNS)·k` moves against
-/// `ROWS·COLUMNS·k` multiply-adds; smaller blocks share work among threads more evenly.
-const BLOCK_ROWS: usize = 256;
-const BLOCK_COLUMNS: usize = 512;
-/// Borders of blocks are multiples of this: no micro-kernel's tile is cut in the middle of a matrix.
-const BLOCK_ALIGN: usize = 48;
+/// Most rows and columns of a block. A block packs its own panels of `a` and `b`: `(rows + columns)·k` moves of about a cycle against
+/// `rows·columns·k / 32` cycles of multiply-adds, so 512 × 768 loses a tenth of its time to packing and 128 × 128 a third.
+const BLOCK_MOST: [usize; 2] = [512, 768];
+/// A matrix is cut into this many blocks if they stay above [`BLOCK_LEAST`], for threads to share evenly.
+const BLOCKS: usize = 12;
+const BLOCK_LEAST: usize = 192;
+/// Borders of blocks are multiples of this: no tile of gemm's AVX-512 micro-kernel, 6 × 64, is cut inside a matrix.
+const BLOCK_ALIGN: [usize; 2] = [6, 64];
 
 /// What happens to the old content of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,10 +110,11 @@ impl<'a> MatrixMut<'a> {
 /// When the shapes disagree.
 pub fn matmul_reference(store: Store, c: MatrixMut, a: Matrix, b: Matrix) {
     check_shapes(&c, &a, &b);
-    for i in 0..c.rows {
-        for j in 0..c.columns {
+    let MatrixMut { data, rows, columns, row_stride } = c;
+    for i in 0..rows {
+        for j in 0..columns {
             let dot: f64 = (0..a.columns).map(|l| f64::from(a.at(i, l)) * f64::from(b.at(l, j))).sum();
-            let element = &mut c.data[i * c.row_stride + j];
+            let element = &mut data[i * row_stride + j];
             *element = match store {
                 Store::Set => dot as f32,
                 Store::Add => *element + dot as f32,
@@ -128,21 +131,22 @@ pub fn matmul_reference(store: Store, c: MatrixMut, a: Matrix, b: Matrix) {
 /// When the shapes disagree.
 pub fn matmul(store: Store, c: MatrixMut, a: Matrix, b: Matrix) {
     check_shapes(&c, &a, &b);
-    if c.rows == 0 || c.columns == 0 {
+    let MatrixMut { data, rows: c_rows, columns: c_columns, row_stride } = c;
+    if c_rows == 0 || c_columns == 0 {
         return;
     }
-    let (rows, columns) = (block(c.rows, BLOCK_ROWS), block(c.columns, BLOCK_COLUMNS));
-    let (down, across) = (c.rows.div_ceil(rows), c.columns.div_ceil(columns));
-    let target = Pointer(c.data.as_mut_ptr());
+    let [rows, columns] = block_shape(c_rows, c_columns);
+    let (down, across) = (c_rows.div_ceil(rows), c_columns.div_ceil(columns));
+    let target = Pointer(data.as_mut_ptr());
     (0..down * across).into_par_iter().with_max_len(1).for_each(|index| {
         // Neighbours in this order share their band of `b`, the weights, which is the larger operand forward.
         let (i, j) = (index % down * rows, index / down * columns);
-        let (m, n) = (rows.min(c.rows - i), columns.min(c.columns - j));
+        let (m, n) = (rows.min(c_rows - i), columns.min(c_columns - j));
         // SAFETY: `check_shapes` and the constructors keep block (i, j) of m × n elements inside all three matrices; blocks of
         // different indices share no element of `c`, and `c` is borrowed mutably for the whole call.
         unsafe {
-            let origin = target.get().add(i * c.row_stride + j);
-            multiply_block(store, origin, c.row_stride, (m, n), &a, i, &b, j);
+            let origin = target.get().add(i * row_stride + j);
+            multiply_block(store, origin, row_stride, (m, n), &a, i, &b, j);
         }
     });
 }
@@ -156,13 +160,25 @@ pub fn matmul_serial(store: Store, c: MatrixMut, a: Matrix, b: Matrix) {
     if c.rows == 0 || c.columns == 0 {
         return;
     }
+    let MatrixMut { data, rows, columns, row_stride } = c;
     // SAFETY: `check_shapes` and the constructors keep the whole product inside the three matrices; `c` is borrowed mutably.
-    unsafe { multiply_block(store, c.data.as_mut_ptr(), c.row_stride, (c.rows, c.columns), &a, 0, &b, 0) }
+    unsafe { multiply_block(store, data.as_mut_ptr(), row_stride, (rows, columns), &a, 0, &b, 0) }
 }
 
-/// Length of a block: `len` in equal parts of at most `most`, rounded up to whole micro-tiles.
-fn block(len: usize, most: usize) -> usize {
-    len.div_ceil(len.div_ceil(most)).next_multiple_of(BLOCK_ALIGN)
+/// Rows and columns of the blocks of a `[rows, columns]` matrix. Follows from the shape alone.
+fn block_shape(rows: usize, columns: usize) -> [usize; 2] {
+    let matrix = [rows, columns];
+    let mut parts = [0, 1].map(|axis| matrix[axis].div_ceil(BLOCK_MOST[axis]));
+    let shape = |parts: [usize; 2]| [0, 1].map(|axis| matrix[axis].div_ceil(parts[axis]).next_multiple_of(BLOCK_ALIGN[axis]));
+    while parts[0] * parts[1] < BLOCKS {
+        let block = shape(parts);
+        let longer = usize::from(block[1] > block[0]);
+        if block[longer] < 2 * BLOCK_LEAST {
+            break;
+        }
+        parts[longer] += 1;
+    }
+    shape(parts)
 }
 
 fn check_shapes(c: &MatrixMut, a: &Matrix, b: &Matrix) {
@@ -306,6 +322,16 @@ mod tests {
             };
             let one = run(1);
             assert!(run(2) == one && run(5) == one, "{m} × {n} × {k}");
+        }
+    }
+
+    #[test]
+    fn blocks_cover_the_matrix_and_are_many_when_it_is_large() {
+        for (rows, columns) in [(1, 1), (7, 49_152), (1536, 576), (1536, 192), (1536, 3072), (49_152, 576), (100_000, 64)] {
+            let [down, across] = block_shape(rows, columns);
+            assert!(down <= BLOCK_MOST[0] + BLOCK_ALIGN[0] && across <= BLOCK_MOST[1] + BLOCK_ALIGN[1]);
+            let blocks = rows.div_ceil(down) * columns.div_ceil(across);
+            assert!(blocks >= 8 || rows * columns < 12 * 4 * BLOCK_LEAST * BLOCK_LEAST, "{rows} × {columns}: {blocks} blocks");
         }
     }
 
