@@ -125,7 +125,8 @@ impl PackedMatrix {
                 let rows = block * output.m / blocks..(block + 1) * output.m / blocks;
                 let mut tile = [[0.0; PANEL]; MAX_ROWS];
                 let tile = &mut tile[..rows.len()];
-                multiply_tile(isa, &x[rows.start * self.k..rows.end * self.k], data, self.k, tile);
+                let ahead = Ahead::new(data, block, blocks);
+                multiply_tile(isa, &x[rows.start * self.k..rows.end * self.k], data, self.k, &ahead, tile);
                 for (row, line) in rows.zip(tile) {
                     // SAFETY: row < m and the columns end at n, so this is within y; the caller keeps others away from it.
                     let target = unsafe { output.start.add(row * output.n + columns.start) };
@@ -140,6 +141,26 @@ impl PackedMatrix {
 /// Rows of `x` in a tile.
 const MAX_ROWS: usize = 8;
 
+/// Which part of the next panel a tile asks the memory for while it computes. All blocks of rows share this work, so that
+/// memory and arithmetic overlap at any batch size. For `[49152, 576]` and 16 rows on one core of the build machine it bought
+/// 17.9 → 11.5 ms, against asking a few lines ahead within the panel.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the portable path leaves prefetching to the machine"))]
+struct Ahead {
+    start: *const f32,
+    /// Cache lines per step of k; a panel has 3.
+    lines: usize,
+}
+
+impl Ahead {
+    fn new(panel: &[f32], block: usize, blocks: usize) -> Self {
+        let lines = 3_usize.div_ceil(blocks);
+        let first = block * lines;
+        // Only ever an address to prefetch, which need not be valid.
+        let start = panel.as_ptr().wrapping_add(panel.len() + first * panel.len() / 3);
+        Ahead { start, lines: lines.min(3_usize.saturating_sub(first)) }
+    }
+}
+
 /// The output matrix, shared by threads that write disjoint columns.
 struct Output {
     start: *mut f32,
@@ -151,22 +172,22 @@ struct Output {
 unsafe impl Sync for Output {}
 
 /// `tile[rows, PANEL] = x[rows, k] · panel[k, PANEL]`.
-fn multiply_tile(isa: Isa, x: &[f32], panel: &[f32], k: usize, tile: &mut [[f32; PANEL]]) {
+fn multiply_tile(isa: Isa, x: &[f32], panel: &[f32], k: usize, ahead: &Ahead, tile: &mut [[f32; PANEL]]) {
     assert!(x.len() == tile.len() * k && panel.len() == k * PANEL && tile.len() <= MAX_ROWS);
     match isa.0 {
-        // SAFETY: an `Isa` is only made after the machine said that it has these instructions; the lengths are checked above.
         #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Isa` is only made after the machine said that it has these instructions; the lengths are checked above.
         Kind::Avx512 => unsafe {
             match tile.len() {
                 0 => {}
-                1 => x86::avx512::<1>(x, panel, k, tile),
-                2 => x86::avx512::<2>(x, panel, k, tile),
-                3 => x86::avx512::<3>(x, panel, k, tile),
-                4 => x86::avx512::<4>(x, panel, k, tile),
-                5 => x86::avx512::<5>(x, panel, k, tile),
-                6 => x86::avx512::<6>(x, panel, k, tile),
-                7 => x86::avx512::<7>(x, panel, k, tile),
-                _ => x86::avx512::<8>(x, panel, k, tile),
+                1 => x86::avx512::<1>(x, panel, k, ahead, tile),
+                2 => x86::avx512::<2>(x, panel, k, ahead, tile),
+                3 => x86::avx512::<3>(x, panel, k, ahead, tile),
+                4 => x86::avx512::<4>(x, panel, k, ahead, tile),
+                5 => x86::avx512::<5>(x, panel, k, ahead, tile),
+                6 => x86::avx512::<6>(x, panel, k, ahead, tile),
+                7 => x86::avx512::<7>(x, panel, k, ahead, tile),
+                _ => x86::avx512::<8>(x, panel, k, ahead, tile),
             }
         },
         #[cfg(target_arch = "x86_64")]
@@ -177,10 +198,10 @@ fn multiply_tile(isa: Isa, x: &[f32], panel: &[f32], k: usize, tile: &mut [[f32;
                     // SAFETY: as above.
                     unsafe {
                         match tile.len() {
-                            1 => x86::avx2::<1>(x, panel, k, half, tile),
-                            2 => x86::avx2::<2>(x, panel, k, half, tile),
-                            3 => x86::avx2::<3>(x, panel, k, half, tile),
-                            _ => x86::avx2::<4>(x, panel, k, half, tile),
+                            1 => x86::avx2::<1>(x, panel, k, half, ahead, tile),
+                            2 => x86::avx2::<2>(x, panel, k, half, ahead, tile),
+                            3 => x86::avx2::<3>(x, panel, k, half, ahead, tile),
+                            _ => x86::avx2::<4>(x, panel, k, half, ahead, tile),
                         }
                     }
                 }
@@ -204,18 +225,16 @@ mod x86 {
     #[allow(clippy::wildcard_imports)]
     use std::arch::x86_64::*;
 
-    use super::PANEL;
+    use super::{Ahead, PANEL};
 
-    /// How far ahead of its use a line of the panel is asked for, in floats: 4 KiB, past what the hardware prefetcher follows
-    /// at a page border. Batch 1 gains most: there each line is used once.
-    const PREFETCH_AHEAD: usize = 1024;
+    const LINE: usize = 16;
 
     /// `tile = x[ROWS, k] · panel[k, 48]`, 3 registers a row.
     ///
     /// # Safety
     /// The machine has AVX-512F; `x` has `ROWS · k` floats, `panel` has `48 · k` and `tile` has `ROWS` rows.
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn avx512<const ROWS: usize>(x: &[f32], panel: &[f32], k: usize, tile: &mut [[f32; PANEL]]) {
+    pub unsafe fn avx512<const ROWS: usize>(x: &[f32], panel: &[f32], k: usize, ahead: &Ahead, tile: &mut [[f32; PANEL]]) {
         let mut sums = [[_mm512_setzero_ps(); 3]; ROWS];
         let (x, panel) = (x.as_ptr(), panel.as_ptr());
         for step in 0..k {
@@ -223,10 +242,9 @@ mod x86 {
             // address, which is why it is computed by `wrapping_add`.
             unsafe {
                 let line = panel.add(step * PANEL);
-                let ahead = line.wrapping_add(PREFETCH_AHEAD).cast::<i8>();
-                _mm_prefetch::<_MM_HINT_T0>(ahead);
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(128));
+                for i in 0..ahead.lines {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.start.wrapping_add((step * ahead.lines + i) * LINE).cast());
+                }
                 let w = [_mm512_loadu_ps(line), _mm512_loadu_ps(line.add(16)), _mm512_loadu_ps(line.add(32))];
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let x = _mm512_set1_ps(*x.add(row * k + step));
@@ -249,7 +267,14 @@ mod x86 {
     /// # Safety
     /// The machine has AVX2 and FMA; `x` has `ROWS · k` floats, `panel` has `48 · k`, `half` is 0 or 1, `tile` has `ROWS` rows.
     #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn avx2<const ROWS: usize>(x: &[f32], panel: &[f32], k: usize, half: usize, tile: &mut [[f32; PANEL]]) {
+    pub unsafe fn avx2<const ROWS: usize>(
+        x: &[f32],
+        panel: &[f32],
+        k: usize,
+        half: usize,
+        ahead: &Ahead,
+        tile: &mut [[f32; PANEL]],
+    ) {
         let mut sums = [[_mm256_setzero_ps(); 3]; ROWS];
         let (x, panel) = (x.as_ptr(), panel.as_ptr());
         for step in 0..k {
@@ -257,9 +282,11 @@ mod x86 {
             // any address, which is why it is computed by `wrapping_add`.
             unsafe {
                 let line = panel.add(step * PANEL + half * 24);
-                let ahead = line.wrapping_add(PREFETCH_AHEAD).cast::<i8>();
-                _mm_prefetch::<_MM_HINT_T0>(ahead);
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
+                if half == 0 {
+                    for i in 0..ahead.lines {
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.start.wrapping_add((step * ahead.lines + i) * LINE).cast());
+                    }
+                }
                 let w = [_mm256_loadu_ps(line), _mm256_loadu_ps(line.add(8)), _mm256_loadu_ps(line.add(16))];
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let x = _mm256_set1_ps(*x.add(row * k + step));
