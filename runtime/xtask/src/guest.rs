@@ -155,7 +155,7 @@ fn cargo_build(root: &Path, target_dir: &Path, arguments: &[&str]) -> Result<Vec
         .args(toolchain.cargo_flags())
         .args(arguments)
         .env("CARGO_TARGET_DIR", target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", remapped_paths(root)?)
+        .env("CARGO_ENCODED_RUSTFLAGS", remapped_paths()?)
         .stdout(Stdio::piped());
     let output = command.spawn().and_then(std::process::Child::wait_with_output).context("cannot run cargo")?;
     ensure!(output.status.success(), "building the guests in `{}` failed ({})", root.display(), output.status);
@@ -178,15 +178,16 @@ fn artifact(message: &serde_json::Value) -> Option<Artifact> {
     Some(Artifact { package: name.replace('_', "-"), manifest_path, module: PathBuf::from(module) })
 }
 
-/// Compiler flags that keep this machine's paths out of the modules: they stand in panic messages otherwise.
-fn remapped_paths(root: &Path) -> Result<String> {
+/// Compiler flags that keep this machine's paths out of the modules: they stand in panic messages otherwise. The flags are the
+/// same for all guests, so that cargo does not build their dependencies anew for each.
+fn remapped_paths() -> Result<String> {
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
         .context("cannot tell where cargo keeps its files: set `CARGO_HOME`")?;
-    let root = root.canonicalize().with_context(|| format!("cannot find `{}`", root.display()))?;
-    let tree = root.parent().unwrap_or(&root);
-    // The last match wins, so the longer path may come later.
+    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tree = crate_dir.ancestors().nth(2).unwrap_or(crate_dir);
+    // The last match wins.
     Ok([(tree, "/plumb"), (home.as_path(), "/cargo")]
         .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
         .join("\x1f"))
