@@ -242,6 +242,9 @@ pub fn exprs_match(reference: &Expr, candidate: &Expr) -> bool {
 }
 
 fn same_value(left: &Expr, right: &Expr) -> bool {
+    if let (Some(left), Some(right)) = (left.as_rational(), right.as_rational()) {
+        return left == right;
+    }
     match exact::compare(left, right) {
         Verdict::Equal => true,
         Verdict::Unequal => false,

@@ -1,8 +1,10 @@
 //! Exact numbers, kept within bounds.
 
 use num_bigint::{BigInt, Sign};
+use num_integer::Integer;
 use num_rational::BigRational;
 use num_traits::{One, Pow, Signed, ToPrimitive, Zero};
+use std::cmp::Ordering;
 
 /// Digits a number may be written with.
 const DIGITS_MAX: usize = 1000;
@@ -88,14 +90,13 @@ pub fn to_f64(value: &BigRational) -> f64 {
 
 /// `value * 10^decimals`, rounded to an integer, halves to even.
 pub fn round_scaled(value: &BigRational, decimals: u32) -> BigInt {
-    let scaled = value * BigRational::from_integer(BigInt::from(10).pow(decimals));
-    let twice = scaled.clone() + scaled.clone();
-    let below = scaled.floor();
-    if twice.is_integer() && !scaled.is_integer() {
-        let floor = below.to_integer();
-        return if (&floor % 2i32).is_zero() { floor } else { floor + 1 };
-    }
-    (scaled + BigRational::new(1.into(), 2.into())).floor().to_integer()
+    let (below, rest) = (value.numer() * BigInt::from(10).pow(decimals)).div_mod_floor(value.denom());
+    let up = match (rest * 2i32).cmp(value.denom()) {
+        Ordering::Less => false,
+        Ordering::Equal => below.is_odd(),
+        Ordering::Greater => true,
+    };
+    if up { below + 1 } else { below }
 }
 
 /// Prime factors of a positive integer with their powers: small primes by trial division, the rest as one factor.
@@ -148,4 +149,43 @@ pub fn gcd_or_lcm(values: &[BigRational], lcm: bool) -> Option<BigRational> {
         });
     }
     result.map(BigRational::from_integer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_parse_exactly() {
+        let value = |text| parse_decimal(text).unwrap().to_string();
+        assert_eq!([value("12"), value("-12.50"), value(".5"), value("1.5E-3")], ["12", "-25/2", "1/2", "3/2000"]);
+        assert_eq!(value("123456789012345678901234567890"), "123456789012345678901234567890");
+        assert_eq!(parse_decimal(&"9".repeat(DIGITS_MAX + 1)), None);
+        assert_eq!(parse_decimal("1E99999"), None);
+    }
+
+    #[test]
+    fn rounding_takes_halves_to_even() {
+        let round = |text| round_scaled(&parse_decimal(text).unwrap(), 0).to_string();
+        assert_eq!(["0.5", "1.5", "2.5", "-0.5", "-1.5", "2.51"].map(round), ["0", "2", "2", "0", "-2", "3"]);
+    }
+
+    #[test]
+    fn powers_stop_at_the_bound() {
+        let two = BigRational::from_integer(2.into());
+        assert_eq!(power(&two, 10).unwrap().to_string(), "1024");
+        assert_eq!(power(&two, -2).unwrap().to_string(), "1/4");
+        assert_eq!(power(&two, 1 << 40), None);
+        assert_eq!(power(&-BigRational::one(), (1 << 40) + 1), Some(-BigRational::one()));
+        assert_eq!(power(&BigRational::zero(), -1), None);
+    }
+
+    #[test]
+    fn factors_are_prime_or_refused() {
+        assert_eq!(factorize(&BigInt::from(360)), Some(vec![(2, 3), (3, 2), (5, 1)]));
+        assert_eq!(factorize(&BigInt::from(1)), Some(vec![]));
+        assert_eq!(factorize(&BigInt::from(4_294_967_291u64)), Some(vec![(4_294_967_291, 1)]));
+        // The square of a prime above the trial bound.
+        assert_eq!(factorize(&BigInt::from(65_537u64 * 65_537)), None);
+    }
 }

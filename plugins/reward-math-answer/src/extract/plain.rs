@@ -2,6 +2,17 @@
 
 use super::scan::{Candidate, Content, Scanner};
 
+/// A stretch of digits, operators and blanks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run {
+    from: usize,
+    to: usize,
+    /// The last place where arithmetic may end, and the end of the stop there.
+    end: Option<(usize, usize)>,
+    /// The last operator with something behind it.
+    last_operator: Option<usize>,
+}
+
 const CURRENCIES: &str = "$€£¥₹₽₪₩₫฿₡₢₣₤₥₦₧₨₭₮₯₰₱₲₳₴₵₶₷₸₺₻₼₾₿";
 
 impl Scanner<'_> {
@@ -127,22 +138,35 @@ impl Scanner<'_> {
                 digit += usize::from(self.bytes.get(digit) == Some(&optional));
             }
             self.bytes.get(digit).filter(|byte| byte.is_ascii_digit())?;
-            let run = self.text[digit..].find(|c: char| !is_arithmetic(c)).map_or(self.text.len(), |length| digit + length);
-            let body = &self.text[digit + 1..run];
-            let operator = digit + 1 + body.find(is_operator)?;
-            let mut end = run;
-            // The longest stretch that ends at a stop and has something behind its first operator.
-            loop {
-                let operator_end = operator + self.text[operator..].chars().next().map_or(1, char::len_utf8);
-                if end <= operator_end {
-                    return None;
-                }
-                if let Some(stop) = self.stop(end) {
-                    return Some((stop, Content::Arithmetic(start..end)));
-                }
-                end -= self.text[..end].chars().next_back().map_or(1, char::len_utf8);
-            }
+            let run = self.run(digit);
+            let (end, stop) = run.end?;
+            // Something must stand between the first digit and an operator, and something behind it.
+            (run.last_operator? > digit).then_some((stop, Content::Arithmetic(start..end)))
         })
+    }
+
+    /// The stretch of arithmetic around a digit. It is the same for all digits in it, and found once.
+    fn run(&self, digit: usize) -> Run {
+        let known = self.run.get();
+        if (known.from..known.to).contains(&digit) {
+            return known;
+        }
+        let length = self.text[digit..].find(|c: char| !is_arithmetic(c));
+        let to = length.map_or(self.text.len(), |length| digit + length);
+        let mut run = Run { from: digit, to, end: None, last_operator: None };
+        let mut position = to;
+        while position > digit && run.last_operator.is_none() {
+            if run.end.is_none() {
+                run.end = self.stop(position).map(|stop| (position, stop));
+            }
+            let Some(before) = self.text[..position].chars().next_back() else { break };
+            position -= before.len_utf8();
+            if is_operator(before) && run.end.is_some_and(|(end, _)| position + before.len_utf8() < end) {
+                run.last_operator = Some(position);
+            }
+        }
+        self.run.set(run);
+        run
     }
 
     /// One past the stop at `at`: a full stop, comma, colon, blank, parenthesis, dollar sign, or the end; maybe after `**`.

@@ -58,6 +58,8 @@ pub struct Scanner<'a> {
     pub bytes: &'a [u8],
     /// For each kind of delimiter, up to where no closing one is: keeps the search linear in the text.
     pub unclosed: [Cell<usize>; 5],
+    /// The stretch of arithmetic that was seen last.
+    pub run: Cell<super::plain::Run>,
     has_answer: bool,
     has_box: bool,
 }
@@ -65,7 +67,14 @@ pub struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     pub fn new(text: &'a str) -> Self {
         let has_answer = find_ignoring_case(text.as_bytes(), b"answer", 0).is_some();
-        Self { text, bytes: text.as_bytes(), unclosed: Default::default(), has_answer, has_box: text.contains("\\boxed{") }
+        Self {
+            text,
+            bytes: text.as_bytes(),
+            unclosed: Default::default(),
+            run: Cell::default(),
+            has_answer,
+            has_box: text.contains("\\boxed{"),
+        }
     }
 
     /// All places of a rank, in the order of the patterns and of the text.
