@@ -28,7 +28,7 @@ pub fn clean(text: &str) -> String {
         text.insert(0, '0');
     }
     if text == "0.5" {
-        text = "\\frac{1}{2}".to_owned();
+        text = String::from("\\frac{1}{2}");
     }
     complete_short_forms(&mut text);
     text.trim().to_owned()

@@ -47,11 +47,10 @@ impl Scanner<'_> {
         let rest = self.text.get(at..)?;
         let first = rest.chars().next()?;
         let found = match first {
-            '$' if escaped => None,
+            '$' | '\\' if escaped => None,
             '$' if rest.starts_with("$$") => self.until(0, at + 2, "$$", false),
             '$' if at > 0 && self.bytes[at - 1].is_ascii_digit() => None,
             '$' => self.inline_dollar(at + 1),
-            '\\' if escaped => None,
             '\\' if rest.starts_with("\\[") => self.until(1, at + 2, "\\]", false),
             '\\' if rest.starts_with("\\(") => self.until(2, at + 2, "\\)", true),
             blank if blank.is_whitespace() && rest[blank.len_utf8()..].starts_with('[') => {
