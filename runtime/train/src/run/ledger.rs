@@ -47,7 +47,7 @@ pub enum Record {
         step: u64,
         /// Rows that succeeded.
         correct: u64,
-        /// Rows with a score.
+        /// Rows evaluated; one without a score is no success.
         rows: u64,
         /// What the plugin said about each row.
         outcomes: Vec<OutcomeRecord>,

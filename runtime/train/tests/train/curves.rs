@@ -1,0 +1,109 @@
+//! Ten optimizer steps of SmolLM2-135M-Instruct against transformers and PyTorch (`tests/reference/README.md`).
+
+use std::path::{Path, PathBuf};
+
+use plumb_core::recipe::{EngineKind, Stage};
+use plumb_kernels::cpu::global_norm::global_norm;
+use plumb_train::data::Sampler;
+use plumb_train::loss::grpo::{Totals, token_weight};
+use plumb_train::objective::Objective;
+use plumb_train::objective::grpo::Grpo;
+use plumb_train::objective::sft::Sft;
+use plumb_train::optimizer::{AdamW, clip_scale};
+use plumb_train::pack::LossRow;
+use plumb_train::plugins::StagePlugins;
+use plumb_train::policy::Policy;
+use plumb_train::stage::StageData;
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+}
+
+/// The model, or None where the environment says to go without.
+fn policy() -> Option<Policy> {
+    let path = root().join("target/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if !path.exists() && std::env::var_os("PLUMB_SKIP_REAL_MODEL").is_some_and(|skip| skip == "1") {
+        return None;
+    }
+    assert!(path.exists(), "the model is not there: run `cargo xtask model`, or set PLUMB_SKIP_REAL_MODEL=1");
+    Some(Policy::new(plumb_model::load(&path).unwrap(), EngineKind::Native))
+}
+
+fn reference(name: &str) -> Value {
+    let folder = std::env::var_os("PLUMB_REFERENCE_DIR").map_or_else(|| root().join("tests/reference"), PathBuf::from);
+    serde_json::from_str(&std::fs::read_to_string(folder.join(name)).unwrap()).unwrap()
+}
+
+fn numbers<T: serde::de::DeserializeOwned>(value: &Value) -> Vec<T> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn rows(curve: &Value) -> Vec<LossRow> {
+    let ids = |row: &Value, name: &str| numbers::<u32>(&row[name]);
+    let all = curve["batch"].as_array().unwrap().iter();
+    all.map(|row| LossRow::new(ids(row, "prompt").into(), ids(row, "completion"), 0.0)).collect()
+}
+
+fn stage(algorithm: &str, extra: &str) -> Stage {
+    let text = format!(
+        "name = 'curve'\nalgorithm = '{algorithm}'\nmax_steps = 10\ndata.train = []\n\
+         optimizer = {{ learning_rate = 1e-5, lr_scheduler_type = 'constant' }}\n{extra}"
+    );
+    toml::from_str(&text).unwrap()
+}
+
+/// Takes the curve's steps with the parts that the training loop is made of.
+fn assert_follows(curve: &Value, policy: &mut Policy, objective: &dyn Objective, rows: &[LossRow], stage: &Stage) {
+    let (losses, norms) = (numbers::<f64>(&curve["loss"]), numbers::<f64>(&curve["grad_norm"]));
+    let mut optimizer = AdamW::new(&policy.params.layout);
+    let mut grads = vec![0.0; policy.params.data.len()];
+    for (step, (&loss, &norm)) in losses.iter().zip(&norms).enumerate() {
+        grads.fill(0.0);
+        let (got_loss, _) = policy.add_gradients(objective, rows, std::slice::from_ref(&(0..rows.len())), &mut grads).unwrap();
+        let got_norm = global_norm(&grads);
+        for (what, got, want) in [("loss", got_loss, loss), ("gradient norm", got_norm, norm)] {
+            let tolerance = 0.01 * want.abs() + 2e-3;
+            assert!((got - want).abs() <= tolerance, "step {step}: {what} is {got}, the reference has {want}");
+        }
+        let rate = plumb_train::schedule::learning_rate(&stage.optimizer, step as u64, stage.max_steps);
+        optimizer.step(&mut policy.params, &grads, clip_scale(got_norm, stage.optimizer.max_grad_norm), rate, &stage.optimizer);
+    }
+}
+
+fn no_data() -> StageData {
+    StageData { examples: Vec::new(), completions: Vec::new(), eval: Vec::new(), columns: Default::default() }
+}
+
+#[test]
+fn golden_sft_curve_of_the_real_model() {
+    let Some(mut policy) = policy() else { return };
+    let (curve, stage, data) = (reference("curve-sft.json"), stage("sft", ""), no_data());
+    let mut rows = rows(&curve);
+    let tokens: usize = rows.iter().map(|row| row.completion.len()).sum();
+    rows.iter_mut().for_each(|row| row.token_weight = 1.0 / tokens as f64);
+    let sampler = Sampler::new(0, 0, 1, 1).unwrap();
+    let objective = Sft { stage: "curve", data: &data, sampler, parts: 1 };
+    assert_follows(&curve, &mut policy, &objective, &rows, &stage);
+}
+
+#[test]
+fn golden_grpo_curve_of_the_real_model() {
+    let Some(mut policy) = policy() else { return };
+    let curve = reference("curve-grpo.json");
+    let stage = stage("grpo", "grpo = { loss_type = 'grpo', epsilon = 0.2, beta = 0.04, num_iterations = 10 }");
+    let mut rows = rows(&curve);
+    let initial = policy.logprobs(None, &rows, 1.0).unwrap();
+    let advantages = numbers::<f32>(&curve["advantages"]);
+    let totals = Totals { sequences: rows.len(), tokens: 0, part_tokens: 0, parts: 1 };
+    for ((row, initial), advantage) in rows.iter_mut().zip(initial).zip(advantages) {
+        row.token_weight = token_weight(stage.grpo.loss_type, row.completion.len(), stage.rollout.max_completion_length, totals);
+        row.advantages = vec![advantage];
+        row.old_logprobs.clone_from(&initial);
+        row.ref_logprobs = initial;
+    }
+    let (data, plugins) = (no_data(), StagePlugins::default());
+    let sampler = Sampler::new(0, 0, 1, 1).unwrap();
+    let objective = Grpo { seed: 0, stage: &stage, data: &data, sampler, plugins: &plugins, reference: None };
+    assert_follows(&curve, &mut policy, &objective, &rows, &stage);
+}

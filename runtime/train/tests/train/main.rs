@@ -1,0 +1,14 @@
+//! Training as a whole, with closures as plugins.
+//!
+//! - `support`: plugins made of closures, runs in temporary folders
+//! - `feedback`: from scores to advantages and weights
+//! - `learning`: small models that measurably learn
+//! - `repeat`: resumed runs and other thread counts leave the same bytes
+//! - `curves`: ten steps of a real model against an independent implementation
+#![allow(missing_docs)]
+
+mod curves;
+mod feedback;
+mod learning;
+mod repeat;
+mod support;
