@@ -26,10 +26,14 @@ impl WasmStep {
         let (runner, batch) = (Arc::clone(&self.runner), Arc::new(batch.clone()));
         let rows = batch.rows();
         let answer = self.shared.pool.run(move || runner.call_with_state(&batch, export, call));
-        let lost = || self.runner.error(export, PluginFault::Host { message: "a worker panicked".into() });
-        let answer = answer.recv().map_err(|_| lost())??;
+        let answer = answer.recv().map_err(|_| self.lost(export))??;
         lock(&self.runner.stats).counts.rows += rows as u64;
         Ok(answer)
+    }
+
+    /// A job's channel closed without an answer.
+    fn lost(&self, export: &'static str) -> PluginError {
+        self.runner.error(export, PluginFault::Host { message: "a worker panicked".into() })
     }
 }
 
@@ -47,7 +51,9 @@ impl Plugin for WasmStep {
     }
 
     fn load_state(&self, state: &[u8]) -> Result<(), PluginError> {
-        self.runner.load_state(state)
+        let (runner, state) = (Arc::clone(&self.runner), state.to_vec());
+        let loaded = self.shared.pool.run(move || runner.load_state(&state));
+        loaded.recv().unwrap_or_else(|_| Err(self.lost("state.load")))
     }
 }
 
