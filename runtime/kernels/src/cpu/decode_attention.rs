@@ -86,7 +86,11 @@ fn decode_attention_body(q: &[f32], spans: [KvSpan<'_>; 2], head_dim: usize, sca
                     total *= rescale;
                     sums.iter_mut().flatten().for_each(|sum| *sum *= rescale);
                 }
-                let weights = scores.map(|score| exp(score - max));
+                // A loop, as `map` on an array is a function of its own, compiled without this instruction set.
+                let mut weights = scores;
+                for weight in &mut weights {
+                    *weight = exp(*weight - max);
+                }
                 total += weights.iter().sum::<f32>();
                 for (chunk, sums) in sums.iter_mut().enumerate() {
                     let mut sum = *sums;
