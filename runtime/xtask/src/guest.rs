@@ -172,10 +172,11 @@ fn artifact(message: &serde_json::Value) -> Option<Artifact> {
     if message["reason"] != "compiler-artifact" {
         return None;
     }
-    let module = message["filenames"].as_array()?.iter().filter_map(|file| file.as_str()).find(|file| file.ends_with(".wasm"))?;
+    let mut files = message["filenames"].as_array()?.iter().filter_map(|file| file.as_str()).map(PathBuf::from);
+    let module = files.find(|file| file.extension().is_some_and(|extension| extension == "wasm"))?;
     let manifest_path = PathBuf::from(message["manifest_path"].as_str()?);
     let name = message["target"]["name"].as_str()?;
-    Some(Artifact { package: name.replace('_', "-"), manifest_path, module: PathBuf::from(module) })
+    Some(Artifact { package: name.replace('_', "-"), manifest_path, module })
 }
 
 /// Compiler flags that keep this machine's paths out of the modules: they stand in panic messages otherwise. The flags are the

@@ -72,6 +72,7 @@ pub mod kv {
     ///
     /// # Errors
     /// When the plugin's quota is used up.
+    #[allow(clippy::useless_conversion, reason = "the bindings in a guest have a fault type of their own")]
     pub fn set(key: &str, value: &[u8]) -> Result<(), Fault> {
         super::backend::kv::set(key, value).map_err(Into::into)
     }

@@ -244,12 +244,23 @@ pub fn judge<T: Judge>(config: &str) -> Result<T, Fault> {
 /// What a plugin wrote on this thread since the last [`take_output`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Output {
-    /// Log lines: level, message, fields.
-    pub log: Vec<(Level, String, Vec<(String, String)>)>,
+    /// Log lines in order.
+    pub log: Vec<Line>,
     /// Counters.
     pub counts: BTreeMap<String, u64>,
     /// Observed values.
     pub observed: BTreeMap<String, Vec<f64>>,
+}
+
+/// A line that a plugin wrote to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// How much it matters.
+    pub level: Level,
+    /// Its text.
+    pub message: String,
+    /// Named values.
+    pub fields: Vec<(String, String)>,
 }
 
 /// Takes what was written to [`log`](crate::log) and [`metrics`](crate::metrics) on this thread.
@@ -271,7 +282,7 @@ thread_local! {
 #[allow(clippy::unnecessary_wraps)]
 pub(crate) mod backend {
     pub mod log {
-        use crate::testing::OUTPUT;
+        use crate::testing::{Line, OUTPUT};
 
         /// How much a line matters.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,7 +300,8 @@ pub(crate) mod backend {
         }
 
         pub fn write(level: Level, message: &str, fields: &[(String, String)]) {
-            OUTPUT.with_borrow_mut(|output| output.log.push((level, message.to_owned(), fields.to_vec())));
+            let line = Line { level, message: message.to_owned(), fields: fields.to_vec() };
+            OUTPUT.with_borrow_mut(|output| output.log.push(line));
         }
     }
 
@@ -357,7 +369,7 @@ mod tests {
         crate::metrics::count("seen", 2);
         crate::metrics::count("seen", 3);
         let output = take_output();
-        assert_eq!(output.log, [(Level::Warn, "odd".to_owned(), vec![])]);
+        assert_eq!(output.log, [Line { level: Level::Warn, message: "odd".to_owned(), fields: vec![] }]);
         assert_eq!(output.counts["seen"], 5);
         assert_eq!(take_output(), Output::default());
     }
