@@ -1,11 +1,14 @@
 //! The real model against numbers from an independent implementation (`tests/reference/README.md` says which).
 
 mod support;
+#[path = "support/tiny.rs"]
+mod tiny;
 
+use plumb_model::Message;
+use plumb_model::config::ModelConfig;
 use plumb_model::engine::candle::CandleEngine;
 use plumb_model::engine::native::NativeEngine;
 use plumb_model::engine::{Engine, Packed, Target};
-use plumb_model::{LoadedModel, Message};
 use serde::Deserialize;
 use support::{SkipOr, reference, smollm2};
 
@@ -31,8 +34,7 @@ struct ChatCase {
     tokens: Vec<u32>,
 }
 
-fn engines(model: &LoadedModel) -> Vec<(&'static str, Box<dyn Engine>)> {
-    let config = &model.params.config;
+fn engines(config: &ModelConfig) -> Vec<(&'static str, Box<dyn Engine>)> {
     vec![("candle", Box::new(CandleEngine::new(config))), ("native", Box::new(NativeEngine::new(config)))]
 }
 
@@ -67,7 +69,7 @@ fn golden_logprobs_are_those_of_the_reference() {
         packed.push(&[case.prompt_tokens.as_slice(), &case.tokens].concat(), None);
         targets.extend(case.tokens.iter().enumerate().map(|(i, &token)| Target { row: (first + i - 1) as u32, token }));
     }
-    for (name, mut engine) in engines(&model) {
+    for (name, mut engine) in engines(&model.params.config) {
         let leaves = engine.evaluate(&model.params, &packed, &targets, 1.0).unwrap();
         let mut answers = leaves.logprobs.iter();
         let mut worst = 0f32;
@@ -80,4 +82,32 @@ fn golden_logprobs_are_those_of_the_reference() {
         }
         println!("{name}: {} tokens, largest difference {worst:.1e} nats", targets.len());
     }
+}
+
+#[derive(Deserialize)]
+struct ArchitectureCase {
+    id: String,
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+}
+
+#[test]
+fn golden_logprobs_of_every_architecture_are_those_of_transformers() {
+    let models = tiny::models();
+    let mut lines = include_str!("golden/architectures.jsonl").lines();
+    for (name, params) in &models {
+        let case: ArchitectureCase = serde_json::from_str(lines.next().expect("one line per model")).unwrap();
+        assert_eq!(case.id, *name);
+        let mut packed = Packed::default();
+        packed.push(&case.tokens, None);
+        let targets: Vec<Target> =
+            case.tokens[1..].iter().enumerate().map(|(row, &token)| Target { row: row as u32, token }).collect();
+        for (engine_name, mut engine) in engines(&params.config) {
+            let leaves = engine.evaluate(params, &packed, &targets, 1.0).unwrap();
+            for (i, (got, expected)) in leaves.logprobs.iter().zip(&case.logprobs).enumerate() {
+                assert!((got - expected).abs() < 2e-4, "{engine_name}, {name} token {i}: {got} and {expected}");
+            }
+        }
+    }
+    assert!(lines.next().is_none());
 }
