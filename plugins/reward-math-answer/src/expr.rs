@@ -99,7 +99,6 @@ pub enum Function {
     Min,
     Mod,
     Determinant,
-    Trace,
     /// `f` in `f(x)`.
     Named(String),
 }

@@ -101,9 +101,9 @@ fn evaluate(expr: &Expr, point: u32, scale: &mut f64) -> Complex64 {
         Expr::Apply(function, arguments) => {
             let values: Vec<Complex64> = arguments.iter().map(|argument| evaluate(argument, point, scale)).collect();
             match (function, arguments.as_slice()) {
-                (Function::Determinant | Function::Trace, [Expr::Matrix { columns, entries }]) => {
+                (Function::Determinant, [Expr::Matrix { columns, entries }]) => {
                     let entries = entries.iter().map(|entry| evaluate(entry, point, scale)).collect();
-                    if *function == Function::Trace { trace(entries, *columns) } else { determinant(entries, *columns) }
+                    determinant(entries, *columns)
                 }
                 _ => apply(function, &values),
             }
@@ -203,13 +203,6 @@ fn gamma(x: f64) -> f64 {
     let t = x + 7.5;
     let sum = COEFFICIENTS.iter().enumerate().skip(1).fold(COEFFICIENTS[0], |sum, (i, c)| sum + c / (x + i as f64));
     (2.0 * std::f64::consts::PI).sqrt() * t.powf(x + 0.5) * (-t).exp() * sum
-}
-
-fn trace(entries: Vec<Complex64>, columns: usize) -> Complex64 {
-    if entries.len() != columns * columns {
-        return f64::NAN.into();
-    }
-    entries.into_iter().step_by(columns + 1).sum()
 }
 
 /// Determinant by elimination with partial pivoting.
