@@ -113,7 +113,10 @@ impl From<anyhow::Error> for Diagnostic {
         if let Some(found) = error.chain().find_map(|cause| cause.downcast_ref::<Diagnostic>()) {
             return found.clone();
         }
-        let kind = error.chain().filter_map(classify).last().unwrap_or_else(|| Kind::new("error", ExitStatus::Resource));
+        let mut kinds: Vec<Kind> = error.chain().filter_map(classify).collect();
+        // The innermost known error says most; but that a checkpoint failed matters more than which of its writes did.
+        let at = kinds.iter().position(|kind| kind.code == "run.checkpoint").or(kinds.len().checked_sub(1));
+        let kind = at.map_or_else(|| Kind::new("error", ExitStatus::Resource), |at| kinds.swap_remove(at));
         let mut causes: Vec<String> = Vec::new();
         for cause in error.chain().skip(1).map(ToString::to_string) {
             // Transparent wrappers repeat the words of what they wrap.
@@ -143,7 +146,7 @@ impl Kind {
     }
 }
 
-/// The innermost error of a chain that is known here decides.
+/// What is known here of one error of a chain.
 fn classify(error: &(dyn StdError + 'static)) -> Option<Kind> {
     if let Some(error) = error.downcast_ref::<plumb_model::Error>() {
         return Some(model(error));
@@ -153,6 +156,12 @@ fn classify(error: &(dyn StdError + 'static)) -> Option<Kind> {
     }
     if let Some(error) = error.downcast_ref::<plumb_core::PluginError>() {
         return Some(plugin(error));
+    }
+    if let Some(error) = error.downcast_ref::<plumb_host::Error>() {
+        return Some(host(error));
+    }
+    if let Some(error) = error.downcast_ref::<plumb_train::Error>() {
+        return Some(train(error));
     }
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return (error.kind() == io::ErrorKind::StorageFull)
@@ -174,6 +183,7 @@ fn model(error: &plumb_model::Error) -> Kind {
         Error::Tokenizer(_) => kind("model.tokenizer"),
         Error::TooLong { .. } => kind("model.too_long").hint("shorten the prompt, or set `max_completion_length` lower"),
         Error::NonFinite { .. } => kind("model.non_finite"),
+        Error::Request(_) => Kind::new("usage.value", ExitStatus::Usage),
         _ => kind("model.error"),
     }
 }
@@ -194,6 +204,42 @@ fn run(error: &plumb_train::run::Error) -> Kind {
             Kind::new("run.checkpoint", ExitStatus::Resource).hint("the checkpoint before it is whole: go on with `--resume`")
         }
         _ => Kind::new("run.io", ExitStatus::Resource),
+    }
+}
+
+fn train(error: &plumb_train::Error) -> Kind {
+    use plumb_train::Error;
+    match error {
+        Error::Io { .. } => Kind::new("data.io", ExitStatus::Resource),
+        Error::Row { .. } => Kind::new("data.broken_row", ExitStatus::Resource),
+        Error::DataFile { .. } => Kind::new("data.file", ExitStatus::Resource),
+        Error::TooFewRows { .. } => Kind::new("data.too_few_rows", ExitStatus::Usage)
+            .hint("add rows, or lower `rollout.prompts_per_step`, `sft.batch_size` or `data.holdout`"),
+        Error::Recipe { .. } => Kind::new("recipe.value", ExitStatus::Usage),
+        Error::LoadPlugin { .. } | Error::Plugin { .. } => Kind::new("plugin.error", ExitStatus::Plugin),
+        Error::FaultAborts { code, .. } => Kind::new(&format!("plugin.{code}"), ExitStatus::Plugin)
+            .hint("let the run go on with `on_fault = \"drop-group\"`, `\"drop-row\"` or `{ value = ... }`"),
+        Error::Answer { .. } => Kind::new("plugin.answer", ExitStatus::Plugin),
+        Error::Diverged { .. } => Kind::new("train.diverged", ExitStatus::Resource)
+            .hint("lower `optimizer.learning_rate` or `optimizer.max_grad_norm`; go on from the last checkpoint with `--resume`"),
+        Error::Interrupted { .. } => Kind::new("train.interrupted", ExitStatus::Interrupted),
+        // Transparent: the inner error is not in the chain.
+        Error::Model(inner) => model(inner),
+        Error::Run(inner) => run(inner),
+        _ => Kind::new("train.error", ExitStatus::Resource),
+    }
+}
+
+fn host(error: &plumb_host::Error) -> Kind {
+    use plumb_host::Error;
+    let kind = Kind::new(&error.code(), ExitStatus::Plugin);
+    match error {
+        Error::Read { .. } | Error::Host { .. } => Kind { exit: ExitStatus::Resource, ..kind },
+        Error::Config { .. } => Kind { exit: ExitStatus::Usage, ..kind }.hint("see what it accepts: `plumb plugin inspect`"),
+        Error::WrongKind { expected, .. } => Kind { exit: ExitStatus::Usage, ..kind }
+            .hint(format!("choose a {expected} plugin; names begin with the kind: `{expected}-...`")),
+        Error::WitVersion { .. } => kind.hint("build the plugin again with this version's SDK"),
+        _ => kind,
     }
 }
 

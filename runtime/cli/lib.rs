@@ -55,8 +55,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if std::env::args_os().any(|arg| arg == "--json") {
         let text = error.render().to_string();
-        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        Diagnostic::usage("usage", first).hint("see `plumb --help`").emit(Output::new(true, false, true));
+        let first: Vec<&str> =
+            text.trim_start_matches("error: ").lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        Diagnostic::usage("usage", first.join(" ")).hint("see `plumb --help`").emit(Output::new(true, false, true));
     } else {
         let _ = error.print();
     }

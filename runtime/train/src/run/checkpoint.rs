@@ -181,6 +181,12 @@ fn write_optimizer(path: &Path, vectors: &[(&str, &[f32])]) -> Result<()> {
     });
     let written =
         views.collect::<std::result::Result<Vec<_>, _>>().and_then(|views| safetensors::serialize_to_file(views, None, path));
+    #[cfg(unix)]
+    if written.is_ok() {
+        use std::os::unix::fs::PermissionsExt;
+        // The library makes it private; a checkpoint is as readable as the rest of the run.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).at("write", path)?;
+    }
     written.map_err(|e| match e {
         safetensors::SafeTensorError::IoError(source) => Error::Io { action: "write", path: path.to_owned(), source },
         other => Error::Malformed { path: path.to_owned(), reason: other.to_string() },

@@ -185,7 +185,11 @@ impl Chart {
             let room = if high == 0.0 { 1.0 } else { high.abs() * 0.1 };
             (low, high) = (if self.from_zero { low } else { low - room }, high + room);
         }
-        let step = nice_step(high - low, 4);
+        let step = nice_step(high - low, 5);
+        // Rounding noise below 0 (a loss of -1e-5) is not worth a tick of its own.
+        if low < 0.0 && -low < step * 0.05 {
+            low = 0.0;
+        }
         let (first, last) = (steps.first().copied().unwrap_or(0.0), steps.last().copied().unwrap_or(1.0));
         Scale { first, last: last.max(first + 1.0), low: (low / step).floor() * step, high: (high / step).ceil() * step, step }
     }
@@ -219,7 +223,7 @@ impl Scale {
             let _ = write!(svg, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>", WIDTH - RIGHT);
             let _ = write!(svg, "<text class=\"ytick\" x=\"{}\" y=\"{:.1}\">{label}</text>", LEFT - 7.0, y + 3.5);
         }
-        let step = nice_step(self.last - self.first, 6).max(1.0);
+        let step = nice_step(self.last - self.first, 7).max(1.0);
         let mut at = (self.first / step).ceil() * step;
         while at <= self.last {
             let _ = write!(svg, "<text class=\"xtick\" x=\"{:.1}\" y=\"{}\">{}</text>", self.x(at), HEIGHT - 8.0, short(at));

@@ -1,0 +1,10 @@
+//! Tests of the program as its users meet it: the real binary, real files, plugins as components.
+//!
+//! They need the plugins in `target/plugins`, which `cargo xtask test` builds first.
+
+mod support; // temporary folders, a tiny model and recipe, running the binary
+
+mod cli_errors; // every mistake has a code, a place and a next step
+mod command_contracts; // what `score`, `rollout`, `logprobs`, `config` and `model` print
+mod determinism; // threads, SIGKILL and full disks change nothing
+mod train_loop; // a whole run: what it leaves behind

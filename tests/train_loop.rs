@@ -1,0 +1,91 @@
+//! A whole run of both stages, and what it leaves behind.
+
+use plumb_train::run::{self, Record, Table};
+use serde_json::Value;
+
+use crate::support::Folder;
+
+#[test]
+fn run_leaves_all_that_was_promised() {
+    let folder = Folder::new();
+    let recipe = folder.recipe();
+    let done = folder.plumb(&["train", &recipe]).ok();
+    assert!(done.stdout.contains("grpo       accuracy"), "{}", done.stdout);
+    assert!(done.stdout.contains("report     runs/tiny/report.html"), "{}", done.stdout);
+    assert!(done.stderr.lines().any(|line| line.starts_with("grpo step 12  accuracy 0.")), "{}", done.stderr);
+    let path = folder.path("runs/tiny");
+
+    let text = std::fs::read_to_string(path.join("metrics.jsonl")).unwrap();
+    let metrics: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |stage: &str| metrics.iter().filter(|m| m["stage"] == stage && m["time/step_s"].is_number()).collect::<Vec<_>>();
+    assert_eq!((of("sft").len(), of("grpo").len()), (5, 7));
+    for line in of("grpo") {
+        for name in [
+            "step",
+            "reward",
+            "reward_std",
+            "kl",
+            "entropy",
+            "completions/mean_length",
+            "rewards/exact/mean",
+            "time/rollout_s",
+            "time/reward_s",
+            "time/train_s",
+        ] {
+            assert!(line[name].is_number(), "`{name}` of {line}");
+        }
+    }
+    let evaluated: Vec<u64> =
+        metrics.iter().filter(|m| m["eval/accuracy"].is_number()).map(|m| m["step"].as_u64().unwrap()).collect();
+    assert_eq!(evaluated, [5, 8, 11, 12]);
+
+    let locked = run::read_plugins_lock(&path).unwrap();
+    assert_eq!((locked[0].name.as_str(), locked[0].sha256.len(), locked[0].wit.as_str()), ("exact", 64, "0.1.0"));
+    assert!(locked[0].grants.iter().any(|import| import.starts_with("plumb:align/data")), "{locked:?}");
+
+    let completions = run::completion_files(&path).unwrap();
+    assert_eq!(completions.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [6, 7, 8, 9, 10, 11, 12]);
+    let table = Table::read(&completions[0].1).unwrap();
+    assert_eq!(table.rows(), 16);
+    for name in [
+        "step",
+        "prompt",
+        "completion",
+        "answer",
+        "rewards/exact",
+        "status/exact",
+        "raw",
+        "shaped",
+        "advantage",
+        "kept",
+        "reason",
+    ] {
+        assert!(table.column(name).is_some(), "column `{name}`");
+    }
+
+    let ledger = run::ledger::read(&path.join("ledger.jsonl")).unwrap();
+    assert_eq!(ledger.iter().filter(|record| matches!(record, Record::Step(_))).count(), 12);
+    assert!(matches!(ledger.last(), Some(Record::Checkpoint { step: 12, .. })));
+
+    let html = std::fs::read_to_string(path.join("report.html")).unwrap();
+    assert!(html.contains("<svg") && html.contains("Held-out accuracy"));
+    let kept: Vec<_> = std::fs::read_dir(path.join("checkpoints")).unwrap().map(|item| item.unwrap().file_name()).collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    let model = path.join("model");
+    folder.plumb(&["model", "info", model.to_str().unwrap()]).ok();
+    assert!(folder.plumb(&["run", "list"]).ok().stdout.contains("grpo step 12"));
+    assert!(folder.plumb(&["run", "verify", "runs/tiny"]).ok().stdout.contains("the chain is whole"));
+}
+
+#[test]
+fn train_with_json_prints_steps_and_the_result() {
+    let folder = Folder::new();
+    let recipe = folder.recipe();
+    let lines = folder
+        .plumb(&["train", &recipe, "--json", "--set", "stages.sft.max_steps=1", "--set", "stages.grpo.max_steps=1"])
+        .ok()
+        .lines();
+    let types: Vec<&str> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["step", "step", "step", "result"]);
+    assert_eq!(lines[3]["data"]["results"][0]["after"]["n"], 20);
+}
