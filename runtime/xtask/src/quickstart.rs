@@ -64,7 +64,10 @@ fn read(metrics: &str) -> Result<Outcome> {
     let last = |stage: &str| -> Result<f64> {
         let steps = metrics.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
         let of_stage = steps.iter().filter(|step| step["stage"] == stage);
-        of_stage.filter_map(|step| step["eval/accuracy"].as_f64()).last().with_context(|| format!("no `eval/accuracy` in stage `{stage}`"))
+        of_stage
+            .filter_map(|step| step["eval/accuracy"].as_f64())
+            .last()
+            .with_context(|| format!("no `eval/accuracy` in stage `{stage}`"))
     };
     Ok(Outcome { after_sft: last("sft")?, after_grpo: last("grpo")? })
 }
