@@ -163,13 +163,12 @@ impl Block {
     }
 
     /// `out[len, h] = weights[len, keys] · [prefix; own][keys, h]`.
-    fn over_keys(&self, weights: &[f32], prefix: Matrix, own: Matrix, out: MatrixMut) {
+    fn over_keys(&self, weights: &[f32], prefix: Matrix, own: Matrix, mut out: MatrixMut) {
         let (len, keys, split) = (self.len, self.keys(), self.prefix.1);
         let own_weights = Matrix::strided(&weights[split..], len, self.own_keys(), keys);
         if split == 0 {
             return matmul_serial(Store::Set, out, own_weights, own);
         }
-        let mut out = out;
         matmul_serial(Store::Set, out.reborrow(), Matrix::strided(weights, len, split, keys), prefix);
         matmul_serial(Store::Add, out, own_weights, own);
     }
