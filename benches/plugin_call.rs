@@ -4,7 +4,7 @@
 //!   that reads no column and returns as many zeros; the difference is the column's way in.
 //! - `plugin_call/texts/bytes`: a text column into a running guest, where the SDK checks that it is UTF-8.
 //! - `plugin_call/fresh/rows`: as `numbers` with everything a run pays: copying the batch for the worker, the way to the worker
-//!   and back, a fresh instance, `init`, and saving nothing.
+//!   and back, a fresh instance and its `init`.
 //! - `plugin_call/native/rows`: the copies that a native function with the same interface makes, to compare.
 //!
 //! `cargo bench --bench plugin_call`, after `cargo xtask guests`.
