@@ -72,7 +72,9 @@ fn calls(c: &mut Criterion) {
         let total = (rows * length) as u64;
         assert_eq!(instance.shape(&batch).expect("the guest answers").values.expect("it has values")[0], total as f64);
         group.throughput(Throughput::Bytes(total));
-        group.bench_function(BenchmarkId::new("texts", format!("{rows}x{length}")), |b| b.iter(|| instance.shape(black_box(&batch))));
+        group.bench_function(BenchmarkId::new("texts", format!("{rows}x{length}")), |b| {
+            b.iter(|| instance.shape(black_box(&batch)))
+        });
     }
     group.finish();
 }
