@@ -1,10 +1,12 @@
 //! The reference engine: candle's autograd over basic tensor operations.
 //!
-//! It is written for plainness. Every operation has a backward in candle and is composed from those that do: candle's fused
-//! `rms_norm`, `rope` and `softmax_last_dim` have none and would cut the gradient without a word. The fast engine is held to
-//! this one by tests.
+//! It is written for plainness. Every operation has a backward in candle, or is composed from those that do, as `candle_nn`'s
+//! layers and `softmax` are; its fused `rms_norm`, `rope` and `softmax_last_dim` have none and would cut the gradient without a
+//! word. The fast engine is held to this one by tests.
 
 use candle_core::{D, Device, Tensor, Var};
+use candle_nn::ops::{log_softmax, silu, softmax};
+use candle_nn::{Embedding, Linear, Module};
 
 use super::{Engine, LeafGrads, Leaves, Packed, Target};
 use crate::config::ModelConfig;
@@ -60,18 +62,15 @@ impl Weights {
         self.find(name).unwrap_or_else(|| panic!("the model has no tensor `{name}`"))
     }
 
-    /// The output matrix, `[V, d]`.
-    fn output_matrix(&self) -> &Tensor {
-        self.find("lm_head.weight").unwrap_or_else(|| self.get("model.embed_tokens.weight"))
+    /// From hidden states to logits, by a matrix `[V, d]` that may be the embedding's.
+    fn output(&self) -> Linear {
+        let matrix = self.find("lm_head.weight").unwrap_or_else(|| self.get("model.embed_tokens.weight"));
+        Linear::new(matrix.clone(), None)
     }
 
-    /// `x W^T + b`, for `x` of shape `[n, in]`; the bias where there is one.
-    fn linear(&self, x: &Tensor, name: &str) -> candle_core::Result<Tensor> {
-        let y = x.matmul(&self.get(&format!("{name}.weight")).t()?)?;
-        match self.find(&format!("{name}.bias")) {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
-        }
+    /// The layer `x W^T + b`; the bias where there is one.
+    fn linear(&self, name: &str) -> Linear {
+        Linear::new(self.get(&format!("{name}.weight")).clone(), self.find(&format!("{name}.bias")).cloned())
     }
 
     /// Adds the gradients that candle found to the flat buffer.
@@ -102,16 +101,16 @@ impl CandleEngine {
             }
         }
         let ids = Tensor::from_slice(&packed.tokens, packed.tokens.len(), &Device::Cpu)?;
-        let mut x = weights.get("model.embed_tokens.weight").index_select(&ids, 0)?;
+        let mut x = Embedding::new(weights.get("model.embed_tokens.weight").clone(), config.hidden_size).forward(&ids)?;
         let rotary = self.rotary(packed)?;
         for layer in 0..config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}");
             let normed = rms_norm(&x, weights.get(&name("input_layernorm.weight")), config.rms_norm_eps)?;
             x = (x + self.attention(weights, &name("self_attn"), &normed, packed, &rotary)?)?;
             let normed = rms_norm(&x, weights.get(&name("post_attention_layernorm.weight")), config.rms_norm_eps)?;
-            let gate = weights.linear(&normed, &name("mlp.gate_proj"))?;
-            let up = weights.linear(&normed, &name("mlp.up_proj"))?;
-            x = (x + weights.linear(&(gate.silu()? * up)?, &name("mlp.down_proj"))?)?;
+            let gate = weights.linear(&name("mlp.gate_proj")).forward(&normed)?;
+            let up = weights.linear(&name("mlp.up_proj")).forward(&normed)?;
+            x = (x + weights.linear(&name("mlp.down_proj")).forward(&(silu(&gate)? * up)?)?)?;
         }
         Ok(rms_norm(&x, weights.get("model.norm.weight"), config.rms_norm_eps)?)
     }
@@ -134,7 +133,7 @@ impl CandleEngine {
         let (n, head_dim) = (packed.tokens.len(), config.head_dim);
         let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
         let split = |projection: &str, heads: usize| -> candle_core::Result<Tensor> {
-            let projected = weights.linear(x, &format!("{name}.{projection}_proj"))?.reshape((n, heads, head_dim))?;
+            let projected = weights.linear(&format!("{name}.{projection}_proj")).forward(x)?.reshape((n, heads, head_dim))?;
             let normed = match weights.find(&format!("{name}.{projection}_norm.weight")) {
                 Some(weight) => rms_norm(&projected, weight, config.rms_norm_eps)?,
                 None => projected,
@@ -159,11 +158,11 @@ impl CandleEngine {
             let q = q.narrow(1, run.start, run.len)?.contiguous()?.reshape((kv_heads, rows, head_dim))?;
             let scores = (q.matmul(&k.transpose(1, 2)?.contiguous()?)? / (head_dim as f64).sqrt())?;
             let scores = scores.reshape((heads, run.len, keys))?.broadcast_add(&causal_mask(run.len, seen)?)?;
-            let weights = log_softmax(&scores)?.exp()?.reshape((kv_heads, rows, keys))?;
+            let weights = softmax(&scores, D::Minus1)?.reshape((kv_heads, rows, keys))?;
             outputs.push(weights.matmul(&v)?.reshape((heads, run.len, head_dim))?);
         }
         let joined = Tensor::cat(&outputs, 1)?.transpose(0, 1)?.contiguous()?.reshape((n, heads * head_dim))?;
-        Ok(weights.linear(&joined, &format!("{name}.o_proj"))?)
+        Ok(weights.linear(&format!("{name}.o_proj")).forward(&joined)?)
     }
 }
 
@@ -189,21 +188,10 @@ fn causal_mask(len: usize, seen: usize) -> candle_core::Result<Tensor> {
     Tensor::from_vec(mask, (1, len, seen + len), &Device::Cpu)
 }
 
-/// Over the last axis. The maximum is subtracted as a constant: the result does not depend on it, so neither does the gradient.
-fn log_softmax(x: &Tensor) -> candle_core::Result<Tensor> {
-    let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?;
-    shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
-}
-
 /// Log-probabilities and entropies, `[m]` each, of targets whose rows are gathered in `hidden`, `[m, d]`.
-fn leaves_of(
-    hidden: &Tensor,
-    output_matrix: &Tensor,
-    targets: &[Target],
-    temperature: f64,
-) -> candle_core::Result<(Tensor, Tensor)> {
-    let logits = (hidden.matmul(&output_matrix.t()?)? / temperature)?;
-    let logprobs = log_softmax(&logits)?;
+fn leaves_of(hidden: &Tensor, output: &Linear, targets: &[Target], temperature: f64) -> candle_core::Result<(Tensor, Tensor)> {
+    let logits = (output.forward(hidden)? / temperature)?;
+    let logprobs = log_softmax(&logits, D::Minus1)?;
     let entropies = (logprobs.exp()? * &logprobs)?.sum(D::Minus1)?.neg()?;
     let ids: Vec<u32> = targets.iter().map(|target| target.token).collect();
     let chosen = logprobs.gather(&Tensor::from_vec(ids, (targets.len(), 1), &Device::Cpu)?, 1)?.squeeze(1)?;
@@ -217,10 +205,10 @@ fn rows_of(hidden: &Tensor, targets: &[Target]) -> candle_core::Result<Tensor> {
 }
 
 fn all_leaves(hidden: &Tensor, weights: &Weights, targets: &[Target], temperature: f64) -> Result<Leaves> {
-    let (hidden, output_matrix) = (hidden.detach(), weights.output_matrix().detach());
+    let (hidden, output) = (hidden.detach(), Linear::new(weights.output().weight().detach(), None));
     let mut leaves = Leaves::default();
     for chunk in targets.chunks(TARGETS_PER_CHUNK) {
-        let (logprobs, entropies) = leaves_of(&rows_of(&hidden, chunk)?, &output_matrix, chunk, temperature)?;
+        let (logprobs, entropies) = leaves_of(&rows_of(&hidden, chunk)?, &output, chunk, temperature)?;
         leaves.logprobs.extend(logprobs.to_vec1::<f32>()?);
         leaves.entropies.extend(entropies.to_vec1::<f32>()?);
     }
@@ -260,7 +248,7 @@ impl Engine for CandleEngine {
         for (i, chunk) in targets.chunks(TARGETS_PER_CHUNK).enumerate() {
             let range = i * TARGETS_PER_CHUNK..i * TARGETS_PER_CHUNK + chunk.len();
             let rows = Var::from_tensor(&rows_of(&hidden.detach(), chunk)?)?;
-            let (logprobs, entropies) = leaves_of(rows.as_tensor(), weights.output_matrix(), chunk, temperature)?;
+            let (logprobs, entropies) = leaves_of(rows.as_tensor(), &weights.output(), chunk, temperature)?;
             let mut loss = (logprobs * constant(&leaf_grads.logprobs[range.clone()])?)?.sum_all()?;
             if let Some(entropy_grads) = &leaf_grads.entropies {
                 loss = (loss + (entropies * constant(&entropy_grads[range])?)?.sum_all()?)?;
