@@ -5,6 +5,10 @@
 //!
 //! The cache is given as spans: a prompt that several completions share, then a completion's own tokens. Blocks start anew with
 //! each span, and all sums have one order, so a result depends on the query and the spans alone.
+#![expect(
+    clippy::inline_always,
+    reason = "a body that is not inlined into `for_each_isa`'s functions misses their instruction set"
+)]
 
 use super::decode_rows::exp;
 use super::isa::for_each_isa;

@@ -21,7 +21,7 @@ pub fn vectorize<R>(f: impl FnOnce() -> R) -> R {
 pub fn exp(x: f32) -> f32 {
     // Adding 1.5·2²³ leaves the nearest whole number in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let clamped = if x < -87.0 { -87.0 } else { x };
     let clamped = if clamped > 89.0 { 89.0 } else { clamped };
@@ -70,7 +70,7 @@ pub fn fold2(x: &[f32], y: &[f32], term: impl Fn(f32, f32, f32) -> f32) -> f32 {
 /// `Σ x[i]·y[i]`.
 #[inline(always)]
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
-    fold2(x, y, |x, y, sum| x.mul_add(y, sum))
+    fold2(x, y, f32::mul_add)
 }
 
 /// The largest element; negative infinity when there is none. NaNs are passed over.
