@@ -77,7 +77,6 @@ fn describe(error: &minijinja::Error) -> String {
 }
 
 /// How templates refuse a conversation.
-#[expect(clippy::needless_pass_by_value, reason = "minijinja calls functions with owned arguments")]
 fn raise_exception(message: String) -> std::result::Result<String, minijinja::Error> {
     Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
 }

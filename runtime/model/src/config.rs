@@ -33,6 +33,7 @@ pub struct Llama3Rope {
 
 /// Shapes and constants of a model.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each says whether a part of the model exists, independently of the others")]
 pub struct ModelConfig {
     /// Which member of the family.
     pub architecture: Architecture,

@@ -107,6 +107,36 @@ fn unknown_features_are_refused_by_name() {
 }
 
 #[test]
+fn gguf_without_a_pre_tokenizer_is_read_for_qwen_and_refused_for_llama() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    let load_without = |architecture| {
+        write_gguf(&path, &params(architecture), GgmlDType::F32, &[]);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let key = b"tokenizer.ggml.pre";
+        let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
+        bytes[at + key.len() - 1] = b'x';
+        std::fs::write(&path, bytes).unwrap();
+        load(&path)
+    };
+    // Qwen takes digits one by one.
+    assert_eq!(load_without(Architecture::Qwen2).unwrap().tokenizer.encode("123").unwrap(), [8, 9, 10]);
+    let error = load_without(Architecture::Llama).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+    assert_says(&error.to_string(), &["tokenizer.ggml.pre", "Hugging Face folder"]);
+}
+
+#[test]
+fn end_of_text_tokens_outside_the_vocabulary_are_refused_with_their_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = changed_folder(dir.path(), &[("eos_token_id", json!([1, 24]))]);
+    assert_says(&failure(&path), &["config.json", "end-of-text token 24", "24 tokens"]);
+    let path = changed_folder(dir.path(), &[]);
+    std::fs::write(path.join("generation_config.json"), "{\"eos_token_id\": 128009}").unwrap();
+    assert_says(&failure(&path), &["generation_config.json", "end-of-text token 128009"]);
+}
+
+#[test]
 fn metadata_and_fields_of_the_wrong_kind_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = gguf(dir.path(), &[("llama.block_count", Value::String("two".into()))]);
@@ -132,7 +162,7 @@ fn sizes_beyond_all_machines_are_refused_before_memory_is_taken() {
         ("vocab_size", json!(4_000_000_000_u32)),
         ("hidden_size", json!(1 << 30)),
     ] {
-        let path = changed_folder(dir.path(), &[change.clone()]);
+        let path = changed_folder(dir.path(), std::slice::from_ref(&change));
         assert!(load(&path).is_err(), "{change:?}");
     }
 }

@@ -65,7 +65,7 @@ fn golden_fine_tuning_follows_the_reference_curve() {
         engine.backward(&params, &mean, &mut grads).expect("backward");
         let norm = global_norm(&grads);
         let index = step as usize - 1;
-        println!("step {step}: loss {loss:.6} ({:.6}), norm {norm:.5} ({:.5})", curve.loss[index], curve.grad_norm[index]);
+        eprintln!("step {step}: loss {loss:.6} ({:.6}), norm {norm:.5} ({:.5})", curve.loss[index], curve.grad_norm[index]);
         assert_within(loss, curve.loss[index], &format!("loss of step {step}"));
         assert_within(norm, curve.grad_norm[index], &format!("gradient norm of step {step}"));
         let Optimizer { learning_rate, beta1, beta2, eps, weight_decay, max_grad_norm, .. } = curve.optimizer;

@@ -80,7 +80,7 @@ fn golden_logprobs_are_those_of_the_reference() {
                 worst = worst.max(difference);
             }
         }
-        println!("{name}: {} tokens, largest difference {worst:.1e} nats", targets.len());
+        eprintln!("{name}: {} tokens, largest difference {worst:.1e} nats", targets.len());
     }
 }
 

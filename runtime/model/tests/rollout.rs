@@ -80,7 +80,7 @@ fn sampled_logprobs_are_those_that_training_computes() {
     }
     let leaves = NativeEngine::new(&model.params.config).evaluate(&model.params, &packed, &targets, TEMPERATURE).unwrap();
     let worst = leaves.logprobs.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    println!("{} tokens, largest difference {worst:.1e} nats", expected.len());
+    eprintln!("{} tokens, largest difference {worst:.1e} nats", expected.len());
     assert!(worst < 1e-4, "{worst}");
 }
 

@@ -238,15 +238,14 @@ fn attend(isa: Isa, config: &ModelConfig, layer: usize, rows: &[Row], caches: &C
         let (row, head) = (task / heads, task % heads);
         let query = &qkv[row * stride + head * width..][..width];
         let row = &rows[row];
-        let spans = match row.completion {
-            Some(cache) => [
+        let spans = if let Some(cache) = row.completion {
+            [
                 caches.prompts.get(row.prompt).span(layer, head, row.prompt_len),
                 caches.completions.get(cache).span(layer, head, row.position - row.prompt_len + 1),
-            ],
-            None => {
-                let none = KvSpan { keys: &[], values: &[], len: 0 };
-                [caches.prompts.get(row.prompt).span(layer, head, row.position + 1), none]
-            }
+            ]
+        } else {
+            let none = KvSpan { keys: &[], values: &[], len: 0 };
+            [caches.prompts.get(row.prompt).span(layer, head, row.position + 1), none]
         };
         decode_attention(isa, query, spans, head_dim, scale, out);
     });

@@ -69,7 +69,9 @@ impl Sampler {
         // From here on a weight of 0 means cut.
         let weights = logits;
         if cut_top_k {
-            ranked.iter_mut().for_each(|(weight, id)| *weight = weights[*id as usize]);
+            for (weight, id) in ranked.iter_mut() {
+                *weight = weights[*id as usize];
+            }
             keep_only(ranked, weights);
         }
         if self.top_p < 1.0 {

@@ -8,7 +8,7 @@ pub(super) struct Buffer(Vec<f32>);
 
 impl Buffer {
     /// The first `len` elements, with any content.
-    pub(super) fn to_write(&mut self, len: usize) -> &mut [f32] {
+    pub(super) fn writable(&mut self, len: usize) -> &mut [f32] {
         if self.0.len() < len {
             // A new allocation rather than `resize`: the old content need not be copied.
             self.0 = vec![0.0; len];

@@ -43,16 +43,16 @@ pub(super) fn backward(
         return;
     }
     let hidden = activations.hidden.read(rows * d);
-    let dhidden = scratch.dhidden.to_write(rows * d);
+    let dhidden = scratch.dhidden.writable(rows * d);
     let output = &mut grads[weights.output.clone()];
     logprob_backward(head(model, params, plan, hidden), answer, incoming, scratch.logits.vec(), dhidden, output);
 
-    let dtarget_rows = scratch.dtarget_rows.to_write(rows * d);
+    let dtarget_rows = scratch.dtarget_rows.writable(rows * d);
     dtarget_rows.fill(0.0);
     let (norm, x) = (&params.data[weights.final_norm.clone()], activations.target_rows.read(rows * d));
     let final_r = activations.final_r.read(rows);
     rms_norm_backward(dhidden, x, norm, final_r, dtarget_rows, &mut grads[weights.final_norm.clone()]);
-    let dstream = scratch.dstream.to_write(n * d);
+    let dstream = scratch.dstream.writable(n * d);
     dstream.fill(0.0);
     scatter_add_rows(dtarget_rows, &plan.rows, d, dstream);
 
@@ -81,14 +81,14 @@ fn feed_forward(
     let (gate_up, post_r) = (a.gate_up.read(n * 2 * f), a.post_r.read(n));
     let dstream = scratch.dstream.read_mut(n * d);
 
-    let gated = scratch.gated.to_write(n * f);
+    let gated = scratch.gated.writable(n * f);
     swiglu(gate_up, gated, f);
-    let dgated = scratch.dgated.to_write(n * f);
+    let dgated = scratch.dgated.writable(n * f);
     linear_backward(dstream, gated, &params[weights.down.clone()], dgated, &mut grads[weights.down.clone()], n);
-    let dgate_up = scratch.dgate_up.to_write(n * 2 * f);
+    let dgate_up = scratch.dgate_up.writable(n * 2 * f);
     swiglu_backward(dgated, gate_up, dgate_up, f);
 
-    let (normed, dnormed) = (scratch.normed.to_write(n * d), scratch.dnormed.to_write(n * d));
+    let (normed, dnormed) = (scratch.normed.writable(n * d), scratch.dnormed.writable(n * d));
     let norm = &params[weights.post_norm.clone()];
     rms_norm_again(x, norm, post_r, normed);
     linear_backward(dgate_up, normed, &params[weights.gate_up.clone()], dnormed, &mut grads[weights.gate_up.clone()], n);
@@ -120,10 +120,10 @@ fn attend(
         out: a.mixed.read(n * heads.out_stride()),
         lse: a.lse.read(heads.query * n),
     };
-    let dmixed = scratch.dmixed.to_write(saved.out.len());
+    let dmixed = scratch.dmixed.writable(saved.out.len());
     let output = weights.attention_output.clone();
     linear_backward(dstream, saved.out, &params[output.clone()], dmixed, &mut grads[output], n);
-    let dqkv = scratch.dqkv.to_write(saved.qkv.len());
+    let dqkv = scratch.dqkv.writable(saved.qkv.len());
     attention_backward(heads, saved, &plan.spans, dmixed, dqkv);
     model.rope.apply(Turn::Backward, dqkv, heads.qkv_stride(), heads.query + heads.key, &plan.positions);
     if let Some([query, key]) = &weights.head_norms {
@@ -140,7 +140,7 @@ fn attend(
         add_bias_backward(dqkv, &mut grads[bias.clone()]);
     }
 
-    let (normed, dnormed) = (scratch.normed.to_write(n * d), scratch.dnormed.to_write(n * d));
+    let (normed, dnormed) = (scratch.normed.writable(n * d), scratch.dnormed.writable(n * d));
     let (norm, input_r) = (&params[weights.input_norm.clone()], a.input_r.read(n));
     rms_norm_again(x, norm, input_r, normed);
     linear_backward(dqkv, normed, &params[weights.qkv.clone()], dnormed, &mut grads[weights.qkv.clone()], n);

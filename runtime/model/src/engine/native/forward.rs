@@ -51,7 +51,7 @@ pub(super) fn forward(
     let weights = &model.weights;
     if n > 0 {
         let embedding = &params.data[weights.embedding.clone()];
-        gather_rows(embedding, &plan.tokens, d, activations.streams[0].to_write(n * d));
+        gather_rows(embedding, &plan.tokens, d, activations.streams[0].writable(n * d));
         for (layer, layer_weights) in weights.layers.iter().enumerate() {
             block(model, &params.data, plan, layer, layer_weights, activations, scratch);
         }
@@ -60,10 +60,10 @@ pub(super) fn forward(
     let rows = plan.rows.len();
     let last = activations.streams_of(weights.layers.len() - 1, true)[2];
     let Activations { streams, target_rows, final_r, hidden, .. } = activations;
-    let target_rows = target_rows.to_write(rows * d);
+    let target_rows = target_rows.writable(rows * d);
     gather_rows(streams[last].read(n * d), &plan.rows, d, target_rows);
-    let hidden = hidden.to_write(rows * d);
-    rms_norm(target_rows, &params.data[weights.final_norm.clone()], model.eps(), hidden, final_r.to_write(rows));
+    let hidden = hidden.writable(rows * d);
+    rms_norm(target_rows, &params.data[weights.final_norm.clone()], model.eps(), hidden, final_r.writable(rows));
     logprob(head(model, params, plan, hidden), scratch.logits.vec())
 }
 
@@ -97,22 +97,22 @@ fn block(
     // Taken out while others are written, and put back.
     let [before, mut between] = [streams[0], streams[1]].map(|i| std::mem::take(&mut activations.streams[i]));
 
-    let normed = scratch.normed.to_write(n * d);
-    rms_norm(before.read(n * d), &params[weights.input_norm.clone()], eps, normed, a.input_r.to_write(n));
-    let qkv = a.qkv.to_write(n * heads.qkv_stride());
+    let normed = scratch.normed.writable(n * d);
+    rms_norm(before.read(n * d), &params[weights.input_norm.clone()], eps, normed, a.input_r.writable(n));
+    let qkv = a.qkv.writable(n * heads.qkv_stride());
     linear(Store::Set, normed, &params[weights.qkv.clone()], qkv, n);
     if let Some(bias) = &weights.qkv_bias {
         add_bias(qkv, &params[bias.clone()]);
     }
     if let Some([query, key]) = &weights.head_norms {
-        a.qkv_before_norms.to_write(qkv.len()).copy_from_slice(qkv);
-        let r = a.head_r.to_write(n * (heads.query + heads.key));
+        a.qkv_before_norms.writable(qkv.len()).copy_from_slice(qkv);
+        let r = a.head_r.writable(n * (heads.query + heads.key));
         head_norm(model.normed_heads(), qkv, &params[query.clone()], &params[key.clone()], eps, r);
     }
     model.rope.apply(Turn::Forward, qkv, heads.qkv_stride(), heads.query + heads.key, &plan.positions);
-    let mixed = a.mixed.to_write(n * heads.out_stride());
-    attention(heads, qkv, &plan.spans, mixed, a.lse.to_write(heads.query * n));
-    let x = between.to_write(n * d);
+    let mixed = a.mixed.writable(n * heads.out_stride());
+    attention(heads, qkv, &plan.spans, mixed, a.lse.writable(heads.query * n));
+    let x = between.writable(n * d);
     x.copy_from_slice(before.read(n * d));
     linear(Store::Add, mixed, &params[weights.attention_output.clone()], x, n);
     if let Some(bias) = &weights.attention_output_bias {
@@ -120,12 +120,12 @@ fn block(
     }
     activations.streams[streams[0]] = before;
 
-    rms_norm(x, &params[weights.post_norm.clone()], eps, normed, a.post_r.to_write(n));
-    let gate_up = a.gate_up.to_write(n * 2 * f);
+    rms_norm(x, &params[weights.post_norm.clone()], eps, normed, a.post_r.writable(n));
+    let gate_up = a.gate_up.writable(n * 2 * f);
     linear(Store::Set, normed, &params[weights.gate_up.clone()], gate_up, n);
-    let gated = scratch.gated.to_write(n * f);
+    let gated = scratch.gated.writable(n * f);
     swiglu(gate_up, gated, f);
-    let after = activations.streams[streams[2]].to_write(n * d);
+    let after = activations.streams[streams[2]].writable(n * d);
     after.copy_from_slice(x);
     linear(Store::Add, gated, &params[weights.down.clone()], after, n);
     activations.streams[streams[1]] = between;
