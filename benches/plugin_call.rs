@@ -73,7 +73,7 @@ fn calls(c: &mut Criterion) {
         assert_eq!(instance.shape(&batch).expect("the guest answers").values.expect("it has values")[0], total as f64);
         group.throughput(Throughput::Bytes(total));
         group.bench_function(BenchmarkId::new("texts", format!("{rows}x{length}")), |b| {
-            b.iter(|| instance.shape(black_box(&batch)))
+            b.iter(|| instance.shape(black_box(&batch)));
         });
     }
     group.finish();

@@ -32,8 +32,8 @@ fn score_answers_each_line_in_order_and_never_invents_a_number() {
 #[test]
 fn score_writes_the_same_file_for_any_number_of_threads() {
     let folder = Folder::new();
-    let rows: String = (0..1000).map(|i| format!("{{\"completion\": \"{}\", \"answer\": \"{}\"}}\n", i % 7, i % 5)).collect();
-    let input = folder.file("in.jsonl", &rows);
+    let row = |i| format!("{{\"completion\": \"{}\", \"answer\": \"{}\"}}\n", i % 7, i % 5);
+    let input = folder.file("in.jsonl", &(0..1000).map(row).collect::<Vec<_>>().concat());
     for threads in ["1", "2"] {
         let output = folder.path(threads);
         let args = [
@@ -49,8 +49,8 @@ fn score_writes_the_same_file_for_any_number_of_threads() {
         ];
         folder.plumb(&args).ok();
     }
-    let (one, two) = (std::fs::read(folder.path("1")).unwrap(), std::fs::read(folder.path("2")).unwrap());
-    assert_eq!(one.iter().filter(|byte| **byte == b'\n').count(), 1000);
+    let (one, two) = (std::fs::read_to_string(folder.path("1")).unwrap(), std::fs::read_to_string(folder.path("2")).unwrap());
+    assert_eq!(one.lines().count(), 1000);
     assert_eq!(one, two);
 }
 

@@ -82,7 +82,7 @@ fn full_disk_during_a_checkpoint_leaves_the_one_before() {
     let names = |path: &Path| {
         let mut names: Vec<_> =
             std::fs::read_dir(path).unwrap().map(|item| item.unwrap().file_name().into_string().unwrap()).collect();
-        names.retain(|name| !name.ends_with(".tmp"));
+        names.retain(|name| Path::new(name).extension().is_none_or(|extension| extension != "tmp"));
         names.sort();
         names
     };

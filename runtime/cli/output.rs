@@ -10,6 +10,7 @@ use crate::diagnostic::Diagnostic;
 
 /// What the user asked for that concerns all output.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of the command line, independent of each other")]
 pub struct Output {
     /// JSON Lines in place of text, errors included.
     pub json: bool,

@@ -39,9 +39,10 @@ pub fn resolve(plugin: &str, recipe_folder: Option<&Path>) -> Result<PathBuf, Di
     }
     let there: BTreeSet<String> = folders.iter().flat_map(|folder| installed(folder)).collect();
     let error = Diagnostic::usage("plugin.not_found", format!("there is no plugin `{plugin}`"))
-        .because(match there.is_empty() {
-            true => "no plugins are installed".to_owned(),
-            false => format!("there are {}", there.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+        .because(if there.is_empty() {
+            "no plugins are installed".to_owned()
+        } else {
+            format!("there are {}", there.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
         })
         .at(format!("looked in {}", folders.iter().map(|f| format!("`{}`", f.display())).collect::<Vec<_>>().join(", ")));
     Err(match did_you_mean(plugin, there.iter().map(String::as_str)) {

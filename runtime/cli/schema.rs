@@ -116,8 +116,11 @@ fn check_scalar(value: &Value, allowed: &Allowed<'_>, path: &str) -> Result<(), 
         });
     }
     let fits = |kind: &&str| match (value, *kind) {
-        (Value::Bool(_), "boolean") | (Value::String(_), "string") => true,
-        (Value::Number(_), "number") | (Value::Array(_), "array") | (Value::Object(_), "object") => true,
+        (Value::Bool(_), "boolean")
+        | (Value::String(_), "string")
+        | (Value::Number(_), "number")
+        | (Value::Array(_), "array")
+        | (Value::Object(_), "object") => true,
         (Value::Number(number), "integer") => number.is_i64() || number.is_u64(),
         _ => false,
     };

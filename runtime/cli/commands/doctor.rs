@@ -59,7 +59,7 @@ fn text(value: &Value) -> String {
         Value::Null => "none".into(),
         Value::Array(items) if items.is_empty() => "none".into(),
         Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
-        Value::Object(map) => map.iter().map(|(key, value)| format!("\n  {key}: {}", text(value))).collect(),
+        Value::Object(map) => map.iter().map(|(key, value)| ["\n  ", key, ": ", &text(value)].concat()).collect(),
         other => other.to_string(),
     }
 }

@@ -113,7 +113,8 @@ mod tests {
         let rows: Vec<LossRow> = (0..7).map(|_| row(&prompt, &[0; 400])).collect();
         // A prompt of 1000 shared by two completions of 400, again and again.
         assert_eq!(micro_batches(&rows), [0..2, 2..4, 4..6, 6..7]);
-        assert_eq!(micro_batches(&[row(&prompt, &[0; 3000])]), [0..1]);
+        let only = 0..1;
+        assert_eq!(micro_batches(&[row(&prompt, &[0; 3000])]), [only]);
         assert!(micro_batches(&[]).is_empty());
     }
 
@@ -121,6 +122,7 @@ mod tests {
     fn parts_are_nearly_equal_and_cover_the_rows() {
         assert_eq!(parts(7, 3), [0..2, 2..4, 4..7]);
         assert_eq!(parts(2, 3), [0..1, 1..2]);
-        assert_eq!(parts(0, 3), [0..0]);
+        let empty = 0..0;
+        assert_eq!(parts(0, 3), [empty]);
     }
 }

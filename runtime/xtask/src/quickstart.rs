@@ -20,6 +20,7 @@ pub struct Outcome {
 }
 
 /// Sets up, builds, trains and says where the report is.
+#[expect(clippy::print_stdout, reason = "the outcome is this command's output")]
 pub fn run() -> Result<()> {
     plugins()?;
     build_plumb()?;
@@ -66,7 +67,7 @@ fn read(metrics: &str) -> Result<Outcome> {
         let of_stage = steps.iter().filter(|step| step["stage"] == stage);
         of_stage
             .filter_map(|step| step["eval/accuracy"].as_f64())
-            .last()
+            .next_back()
             .with_context(|| format!("no `eval/accuracy` in stage `{stage}`"))
     };
     Ok(Outcome { after_sft: last("sft")?, after_grpo: last("grpo")? })

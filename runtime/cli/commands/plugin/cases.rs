@@ -82,7 +82,7 @@ impl Case {
         let rows = self.rows.len();
         let ends = self.groups.clone().unwrap_or_else(|| vec![rows as u32]);
         if ends.last().map_or(0, |&end| end as usize) != rows || !ends.is_sorted() {
-            return Err(self.wrong(format!("`groups` {ends:?} must rise to the number of rows, {rows}")));
+            return Err(self.wrong(&format!("`groups` {ends:?} must rise to the number of rows, {rows}")));
         }
         let group_ends = (0..times).flat_map(|time| ends.iter().map(move |end| end + (time * rows) as u32)).collect();
         let mut batch = Batch::new(self.step, (0..(rows * times) as u64).collect(), group_ends);
@@ -99,13 +99,13 @@ impl Case {
             };
             batch.insert(
                 name,
-                column.ok_or_else(|| self.wrong(format!("column `{name}` holds values that do not fit its type")))?,
+                column.ok_or_else(|| self.wrong(&format!("column `{name}` holds values that do not fit its type")))?,
             );
         }
         Ok(batch)
     }
 
-    fn wrong(&self, reason: String) -> Diagnostic {
+    fn wrong(&self, reason: &str) -> Diagnostic {
         Diagnostic::usage("case.malformed", format!("case `{}`: {reason}", self.name))
     }
 }

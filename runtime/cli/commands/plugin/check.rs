@@ -50,9 +50,10 @@ pub fn run(args: &CheckArgs, output: Output) -> anyhow::Result<ExitStatus> {
         output.note(format!("log ({:?}): {}", line.level, line.message));
     }
     for problem in &problems {
-        output.data(match output.json {
-            true => json!({"type": "problem", "v": 1, "data": problem}).to_string(),
-            false => format!("problem: {}\n    fix: {}", problem.message, problem.fix),
+        output.data(if output.json {
+            json!({"type": "problem", "v": 1, "data": problem}).to_string()
+        } else {
+            format!("problem: {}\n    fix: {}", problem.message, problem.fix)
         })?;
     }
     if problems.is_empty() && !output.json {

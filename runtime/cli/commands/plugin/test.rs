@@ -48,9 +48,9 @@ pub fn run(args: &TestArgs, global: &GlobalArgs, output: Output) -> anyhow::Resu
         let got = answer(&subject, &host, &case)?;
         let differences = differences(&case, &got);
         if differences.is_empty() {
-            passed += 1
+            passed += 1;
         } else {
-            failed += 1
+            failed += 1;
         }
         if output.json {
             let data = json!({"name": case.name, "passed": differences.is_empty(), "differences": differences, "answer": got});

@@ -45,10 +45,13 @@ pub struct Records {
     pub ledger: u64,
 }
 
+/// What writing a model comes to. Its error is the model's own, which this module does not know.
+pub type Written = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
 /// What a checkpoint is made of.
 pub struct CheckpointParts<'a> {
     /// Writes the policy into an empty folder.
-    pub model: &'a dyn Fn(&Path) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>,
+    pub model: &'a dyn Fn(&Path) -> Written,
     /// The optimizer's vectors by name (`exp_avg`, `exp_avg_sq`).
     pub optimizer: &'a [(&'a str, &'a [f32])],
     /// State of each plugin that has one, by its name in the run.

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::append::{AppendFile, line_end};
 use super::error::{Error, IoContext, Result};
+use super::inputs::DataFile;
 
 /// `prev` of the first line.
 const NO_LINE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -29,6 +30,9 @@ pub enum Record {
         recipe_sha256: String,
         /// The run's seed.
         seed: u64,
+        /// The data files. Ledgers of older builds do not list them.
+        #[serde(default)]
+        data: Vec<DataFile>,
     },
     /// Which plugins a stage runs from here on.
     Plugins {
@@ -102,9 +106,15 @@ pub struct CompletionRecord {
     pub shaped: Option<f64>,
     /// What the loss used.
     pub advantage: Option<f64>,
+    /// One advantage per token, where a shaper gave them; the loss used these, then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_advantages: Option<Vec<f32>>,
+    /// Weight in the loss, by the filters.
+    #[serde(default)]
+    pub weight: f64,
     /// Whether the loss saw it.
     pub kept: bool,
-    /// Why not, when it did not.
+    /// Why not, when it did not: a plugin's fault, a filter, or `truncated` by `mask_truncated_completions`.
     pub reason: Option<String>,
 }
 
@@ -191,6 +201,16 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
+/// The first record, if there is a whole line.
+pub(crate) fn first(path: &Path) -> Result<Option<Record>> {
+    let file = match std::fs::File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.at("read", path)?,
+    };
+    let line = std::io::BufReader::new(file).lines().next().transpose().at("read", path)?;
+    Ok(line.and_then(|line| serde_json::from_str::<OwnedLine>(&line).ok()).map(|line| line.record))
+}
+
 /// Calls `see` with each record and returns the hash of the last line.
 fn visit(path: &Path, mut see: impl FnMut(Record)) -> Result<String> {
     let file = std::fs::File::open(path).at("read", path)?;
@@ -247,9 +267,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.jsonl");
         let mut writer = LedgerWriter::open(&path, 0).unwrap();
+        let data = vec![DataFile { path: "a.jsonl".into(), sha256: hash(b"rows") }];
         let records =
-            [Record::RunStart { build: "0.1.0".into(), recipe_sha256: hash(b"recipe"), seed: i64::MAX as u64 }, step(1), step(2)];
-        records.iter().for_each(|record| writer.append(record).unwrap());
+            [Record::RunStart { build: "0.1.0".into(), recipe_sha256: hash(b"recipe"), seed: i64::MAX as u64, data }, step(1), step(2)];
+        for record in &records {
+            writer.append(record).unwrap();
+        }
         assert_eq!(read(&path).unwrap(), records);
     }
 
@@ -269,7 +292,7 @@ mod tests {
         };
         // A change shows in the line after it.
         assert_eq!(broken_at(&text.replacen("\"step\":1", "\"step\":9", 1)), 2);
-        assert_eq!(broken_at(&text.lines().skip(1).map(|l| format!("{l}\n")).collect::<String>()), 1);
+        assert_eq!(broken_at(text.split_once('\n').unwrap().1), 1);
         assert_eq!(broken_at(&text[..text.len() - 10]), 3);
     }
 

@@ -1,5 +1,6 @@
 //! Ten optimizer steps of SmolLM2-135M-Instruct against transformers and PyTorch (`tests/reference/README.md`).
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use plumb_core::recipe::{EngineKind, Stage};
@@ -72,7 +73,7 @@ fn assert_follows(curve: &Value, policy: &mut Policy, objective: &dyn Objective,
 }
 
 fn no_data() -> StageData {
-    StageData { examples: Vec::new(), completions: Vec::new(), eval: Vec::new(), columns: Default::default() }
+    StageData { examples: Vec::new(), completions: Vec::new(), eval: Vec::new(), columns: BTreeSet::new() }
 }
 
 #[test]
@@ -81,7 +82,9 @@ fn golden_sft_curve_of_the_real_model() {
     let (curve, stage, data) = (reference("curve-sft.json"), stage("sft", ""), no_data());
     let mut rows = rows(&curve);
     let tokens: usize = rows.iter().map(|row| row.completion.len()).sum();
-    rows.iter_mut().for_each(|row| row.token_weight = 1.0 / tokens as f64);
+    for row in &mut rows {
+        row.token_weight = 1.0 / tokens as f64;
+    }
     let sampler = Sampler::new(0, 0, 1, 1).unwrap();
     let objective = Sft { stage: "curve", data: &data, sampler, parts: 1 };
     assert_follows(&curve, &mut policy, &objective, &rows, &stage);

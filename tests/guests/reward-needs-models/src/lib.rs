@@ -31,7 +31,8 @@ impl Reward for AsksModels {
     fn score_row(&self, row: &Row) -> Result<Score, Fault> {
         let text = row.text("completion")?;
         let one = |text: &str| Texts { bytes: text.as_bytes().to_vec(), ends: vec![text.len() as u32] };
-        let scores = models::score("reward-model", &one(""), &one(text)).map_err(|fault| Fault::new(fault.code, fault.message))?;
+        let scores =
+            models::score("reward-model", &one(""), &one(text)).map_err(|fault| Fault::new(fault.code, fault.message))?;
         Ok(Score::new(scores[0].values[0]))
     }
 }

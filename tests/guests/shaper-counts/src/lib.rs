@@ -1,7 +1,7 @@
 //! A shaper with state: it adds the number of its calls so far, and fails when it is told to, after it counted.
 
-use plumb_sdk::shaper::{Batch, Descriptor, Fault, Shaped, Shaper, State};
 use plumb_sdk::kv;
+use plumb_sdk::shaper::{Batch, Descriptor, Fault, Shaped, Shaper, State};
 
 #[derive(serde::Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
