@@ -1,6 +1,6 @@
 //! Tests of the program as its users meet it: the real binary, real files, plugins as components.
 //!
-//! They need the plugins in `target/plugins`, which `cargo xtask test` builds first.
+//! They need the plugins in `target/plugins` and the guests in `target/guests`, which `cargo xtask test` builds first.
 
 mod support; // temporary folders, a tiny model and recipe, running the binary
 

@@ -93,7 +93,8 @@ impl Folder {
         let rows = |from: u32, to: u32| -> String {
             (from..to)
                 .map(|i| format!("{{\"prompt\": \"{}+{}=\", \"completion\": \"{1}\", \"answer\": \"{1}\"}}\n", i / 9, i % 9))
-                .collect()
+                .collect::<Vec<_>>()
+                .concat()
         };
         self.file("data/train.jsonl", &rows(0, 60));
         self.file("data/test.jsonl", &rows(60, 80));
@@ -149,7 +150,9 @@ pub fn done(command: &mut Command) -> Done {
 pub fn metrics(run: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    lines.iter_mut().for_each(|line| line.as_object_mut().unwrap().retain(|name, _| !name.starts_with("time/")));
+    for line in &mut lines {
+        line.as_object_mut().unwrap().retain(|name, _| !name.starts_with("time/"));
+    }
     lines
 }
 
@@ -161,7 +164,8 @@ pub fn files(run: &Path) -> BTreeMap<String, Vec<u8>> {
             let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
             if path.is_dir() {
                 gather(root, &path, files);
-            } else if !(name.starts_with("events.") || name == "metrics.jsonl" || name == "report.html") {
+            } else if !(name.starts_with("events.") || name == "metrics.jsonl" || name == "report.html" || name == "plugins.log")
+            {
                 files.insert(name, std::fs::read(&path).unwrap());
             }
         }

@@ -1,9 +1,11 @@
 //! A whole run of both stages, and what it leaves behind.
 
+use std::path::Path;
+
 use plumb_train::run::{self, Record, Table};
 use serde_json::Value;
 
-use crate::support::Folder;
+use crate::support::{Folder, metrics};
 
 #[test]
 fn run_leaves_all_that_was_promised() {
@@ -88,4 +90,43 @@ fn train_with_json_prints_steps_and_the_result() {
     let types: Vec<&str> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
     assert_eq!(types, ["step", "step", "step", "result"]);
     assert_eq!(lines[3]["data"]["results"][0]["after"]["n"], 20);
+}
+
+#[test]
+fn what_a_plugin_reports_and_logs_is_in_the_run() {
+    let folder = Folder::new();
+    let recipe = folder.recipe();
+    let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests/reward-misbehaves.wasm");
+    assert!(guest.is_file(), "`{}` is missing, run `cargo xtask guests`", guest.display());
+    let rewards =
+        format!("stages.grpo.rewards=[{{ plugin = {guest:?}, name = \"lengths\", config = {{ mode = \"metrics\" }} }}]");
+    let train = |run: &str, threads: &str| {
+        folder.plumb(&["train", &recipe, "--set", &rewards, "--run-dir", run, "--threads", threads]).ok()
+    };
+    let done = train("one", "1");
+    let of_steps = |run: &str| metrics(&folder.path(run)).into_iter().filter(|m| m["plugin/lengths/calls"].is_number()).collect();
+    let steps: Vec<Value> = of_steps("one");
+    assert_eq!(steps.len(), 7);
+    for step in &steps {
+        let get = |name: &str| step[name].as_f64().unwrap_or_else(|| panic!("`{name}` is missing in {step}"));
+        // Four groups of four, each a call; the guest observes a tenth of its reward.
+        assert_eq!((get("plugin/lengths/scored"), get("plugin/lengths/rows"), get("plugin/lengths/calls")), (16.0, 16.0, 4.0));
+        assert!((get("plugin/lengths/length") * 10.0 - get("reward")).abs() < 1e-9, "{step}");
+        assert!(get("plugin/lengths/fuel") > 0.0 && step["plugin/exact/calls"].is_null());
+    }
+    let evaluated = metrics(&folder.path("one")).into_iter().filter(|m| m["eval/plugin/exact/rows"] == 20.0).count();
+    assert_eq!(evaluated, 4);
+    let text = std::fs::read_to_string(folder.path("one/metrics.jsonl")).unwrap();
+    assert_eq!(text.lines().filter(|line| line.contains("\"time/reward_busy_s\"")).count(), 7);
+
+    // 28 calls with a warning each, of which ten are shown.
+    let log = std::fs::read_to_string(folder.path("one/plugins.log")).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[0]["step"], &lines[0]["message"]), (28, &6.into(), &"4 rows\n".into()));
+    assert_eq!(done.stderr.matches("warning: plugin `lengths`, step 6: 4 rows\n").count(), 4);
+    assert_eq!(done.stderr.matches("warning: plugin `lengths`").count(), 11);
+    assert!(done.stderr.contains("plugin `lengths` wrote 18 more warnings and errors, see `one/plugins.log`"), "{}", done.stderr);
+
+    train("four", "4");
+    assert_eq!(of_steps("four"), steps, "threads change no number");
 }

@@ -1,7 +1,8 @@
 //! The command line. Libraries below return typed errors and know nothing of terminals; here are words, colors and exit codes.
 //!
 //! Reading order: [`args`] (what can be typed), [`commands`] (a file for each), [`recipe_file`] with [`schema`] and [`validate`]
-//! (from a TOML file to a checked recipe), [`plugin_path`] (from a name to a file) and [`plugins`] (to a sandboxed component), [`diagnostic`], [`output`] and [`exit`]
+//! (from a TOML file to a checked recipe), [`plugin_path`] (from a name to a file) and
+//! [`plugins`] (to a sandboxed component) with [`plugin_log`] (what it says), [`diagnostic`], [`output`] and [`exit`]
 //! (what comes out).
 
 pub mod args;
@@ -9,6 +10,7 @@ pub mod commands;
 pub mod diagnostic;
 pub mod exit;
 pub mod output;
+pub mod plugin_log;
 pub mod plugin_path;
 pub mod plugins;
 pub mod recipe_file;

@@ -5,35 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use plumb_core::recipe::PluginUse;
 use plumb_core::{Filter, PluginId, PluginKind, RewardFn, Shaper};
-use plumb_host::{Host, HostOptions, Inspection, LoadRequest, LoadedPlugin, LogLevel, LogLine, Metric, Sink, Source};
+use plumb_host::{Host, HostOptions, Inspection, LoadRequest, LoadedPlugin, Sink, Source};
 use plumb_train::run::LockedPlugin;
 use plumb_train::{LoadError, PluginFactory};
 
-use crate::output::Output;
 use crate::plugin_path;
 
-/// Shows what plugins want people to know; their metrics are the trainer's business.
-struct Warnings(Output);
-
-impl Sink for Warnings {
-    fn log(&self, line: LogLine) {
-        if line.level >= LogLevel::Warn {
-            let fields: String = line.fields.iter().map(|(name, value)| format!(" {name}={value}")).collect();
-            self.0.warn(format!("plugin `{}`, step {}: {}{fields}", line.plugin, line.step, line.message));
-        }
-    }
-
-    fn metric(&self, _metric: Metric) {}
-}
-
 /// Starts a plugin host with as many threads as everything else uses.
-pub fn host(seed: u64, output: Output) -> Result<Host, plumb_host::Error> {
-    Host::new(HostOptions {
-        threads: rayon::current_num_threads(),
-        cache_dir: plumb_host::default_cache_dir(),
-        seed,
-        sink: Arc::new(Warnings(output)),
-    })
+pub fn host(seed: u64, sink: Arc<dyn Sink>) -> Result<Host, plumb_host::Error> {
+    Host::new(HostOptions { threads: rayon::current_num_threads(), cache_dir: plumb_host::default_cache_dir(), seed, sink })
 }
 
 /// Loads the plugins of a recipe.

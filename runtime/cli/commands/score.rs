@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use plumb_core::{Batch, Column, Outcome, PluginKind, Texts};
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
 use crate::output::{Output, Sink};
+use crate::plugin_log::PluginLog;
 use crate::rows::{self, Row};
 use crate::{plugin_path, plugins};
 
@@ -48,7 +50,8 @@ pub fn run(args: &ScoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let config = config(args.config.as_deref())?;
     let path = plugin_path::resolve(&args.plugin, None)?;
     let rows = rows::read(&args.input)?;
-    let loaded = plugins::host(args.seed, output)?.load(LoadRequest {
+    let log = Arc::new(PluginLog::new(output));
+    let loaded = plugins::host(args.seed, Arc::clone(&log) as _)?.load(LoadRequest {
         source: Source::Path(path),
         kind: PluginKind::Reward,
         name: None,
@@ -66,32 +69,30 @@ pub fn run(args: &ScoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
         let answer = reward.score(batch(&whole))?;
         let mut scored = answer.outcomes.iter().enumerate();
         for row in chunk {
-            let line = match missing(row, &needs) {
-                Some(column) => {
-                    counts[2] += 1;
-                    line(row, "failed", None, Map::new(), Some(("missing-column", &format!("the line has no `{column}`"))))
-                }
-                None => {
-                    let (j, outcome) = scored.next().expect("the host gives an outcome for each row");
-                    let parts = answer.parts.iter().filter(|(_, values)| values[j].is_finite());
-                    let parts: Map<String, Value> = parts.map(|(name, values)| (name.clone(), values[j].into())).collect();
-                    let (place, status) = match outcome {
-                        Outcome::Scored(_) => (0, "scored"),
-                        Outcome::Abstained(_) => (1, "abstained"),
-                        Outcome::Failed(_) => (2, "failed"),
-                    };
-                    counts[place] += 1;
-                    let fault = match outcome {
-                        Outcome::Scored(_) => None,
-                        Outcome::Abstained(fault) | Outcome::Failed(fault) => Some((fault.code.as_str(), fault.message.as_str())),
-                    };
-                    line(row, status, outcome.value(), parts, fault)
-                }
+            let line = if let Some(column) = missing(row, &needs) {
+                counts[2] += 1;
+                line(row, "failed", None, &Map::new(), Some(("missing-column", &format!("the line has no `{column}`"))))
+            } else {
+                let (j, outcome) = scored.next().expect("the host gives an outcome for each row");
+                let parts = answer.parts.iter().filter(|(_, values)| values[j].is_finite());
+                let parts: Map<String, Value> = parts.map(|(name, values)| (name.clone(), values[j].into())).collect();
+                let (place, status) = match outcome {
+                    Outcome::Scored(_) => (0, "scored"),
+                    Outcome::Abstained(_) => (1, "abstained"),
+                    Outcome::Failed(_) => (2, "failed"),
+                };
+                counts[place] += 1;
+                let fault = match outcome {
+                    Outcome::Scored(_) => None,
+                    Outcome::Abstained(fault) | Outcome::Failed(fault) => Some((fault.code.as_str(), fault.message.as_str())),
+                };
+                line(row, status, outcome.value(), &parts, fault)
             };
             sink.line(&line)?;
         }
     }
     sink.finish()?;
+    log.finish();
     output.note(format!("{} scored, {} abstained, {} failed", counts[0], counts[1], counts[2]));
     Ok(ExitStatus::Success)
 }
@@ -128,7 +129,7 @@ fn batch(rows: &[&Row]) -> Batch {
     batch
 }
 
-fn line(row: &Row, status: &str, value: Option<f64>, parts: Map<String, Value>, fault: Option<(&str, &str)>) -> String {
+fn line(row: &Row, status: &str, value: Option<f64>, parts: &Map<String, Value>, fault: Option<(&str, &str)>) -> String {
     let (code, message) = fault.unzip();
     json!({ "id": row.id(), "status": status, "value": value, "parts": parts, "code": code, "message": message }).to_string()
 }

@@ -1,6 +1,7 @@
 //! `plumb train`: a recipe, run.
 
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -8,6 +9,7 @@ use std::time::Instant;
 use clap::Args;
 use indicatif::ProgressBar;
 use plumb_core::recipe::Stage;
+use plumb_train::evaluation::Evaluated;
 use plumb_train::run::MetricSet;
 use plumb_train::run::report::wilson_interval;
 use plumb_train::{Observer, Summary, TrainRequest};
@@ -17,6 +19,7 @@ use crate::args::GlobalArgs;
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
 use crate::output::Output;
+use crate::plugin_log::PluginLog;
 use crate::plugins::{self, Plugins};
 use crate::recipe_file;
 
@@ -46,7 +49,8 @@ pub struct TrainArgs {
 pub fn run(args: &TrainArgs, global: &GlobalArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let file = recipe_file::load(&args.recipe, &args.sets)?;
     let run_dir = args.run_dir.clone().unwrap_or_else(|| PathBuf::from("runs").join(&file.recipe.name));
-    let plugins = Plugins::new(plugins::host(file.recipe.seed, output)?, file.folder.clone());
+    let log = Arc::new(PluginLog::new(output));
+    let plugins = Plugins::new(plugins::host(file.recipe.seed, Arc::clone(&log) as _)?, file.folder.clone());
     let request = TrainRequest {
         recipe: file.recipe,
         recipe_dir: file.folder,
@@ -56,9 +60,10 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, output: Output) -> anyhow::Res
     };
     let threads = global.threads.map_or_else(String::new, |threads| format!(", {threads} threads"));
     output.note(format!("run `{}` in `{}`{threads}", request.recipe.name, run_dir.display()));
-    let mut progress = Progress::new(output);
+    let mut progress = Progress { output, bar: None, began: Instant::now(), log: &log, run_dir: &run_dir };
     let result = plumb_train::train(&request, &plugins, &mut progress);
     progress.finish();
+    log.finish();
     match result {
         Ok(summary) => {
             show(&summary, output)?;
@@ -87,17 +92,15 @@ fn interrupt_flag(output: Output) -> Result<Arc<AtomicBool>, Diagnostic> {
 }
 
 /// What is seen while a run goes on: a bar and a line on a terminal, one line per step elsewhere.
-struct Progress {
+struct Progress<'a> {
     output: Output,
     bar: Option<ProgressBar>,
     began: Instant,
+    log: &'a PluginLog,
+    run_dir: &'a Path,
 }
 
-impl Progress {
-    fn new(output: Output) -> Self {
-        Progress { output, bar: None, began: Instant::now() }
-    }
-
+impl Progress<'_> {
     fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -113,8 +116,10 @@ impl Progress {
     }
 }
 
-impl Observer for Progress {
+impl Observer for Progress<'_> {
     fn stage(&mut self, stage: &Stage, done: u64) {
+        // The folder is there by now, and no plugin has been asked yet.
+        self.log.keep_in(self.run_dir);
         self.finish();
         self.say(&format!(
             "stage {}: {} steps{}",
@@ -171,13 +176,14 @@ fn step_line(metrics: &MetricSet, elapsed_s: f64) -> String {
         ("length", "completions/mean_length", 1),
     ] {
         if let Some(value) = metrics.get(name) {
-            line += &format!("  {label} {value:.digits$}");
+            let _ = write!(line, "  {label} {value:.digits$}");
         }
     }
     if let Some(step_s) = metrics.get("time/step_s") {
-        line += &format!("  {step_s:.2} s/step");
+        let _ = write!(line, "  {step_s:.2} s/step");
     }
-    line + &format!("  {elapsed_s:.0} s")
+    let _ = write!(line, "  {elapsed_s:.0} s");
+    line
 }
 
 /// The result: accuracy of each stage's first and last evaluation, and where everything lies.
@@ -189,10 +195,13 @@ fn show(summary: &Summary, output: Output) -> anyhow::Result<()> {
         let mut of_stage =
             summary.evaluations.iter().filter(|(name, ..)| name == stage).map(|(_, step, evaluated)| (step, evaluated));
         let first = of_stage.next().expect("the stage was evaluated");
-        results.push((stage, first, of_stage.last().unwrap_or(first)));
+        results.push((stage, first, of_stage.next_back().unwrap_or(first)));
     }
     if output.json {
-        let evaluation = |(step, evaluated): (&u64, &plumb_train::evaluation::Evaluated)| json!({ "step": step, "successes": evaluated.successes, "n": evaluated.outcomes.len(), "accuracy": evaluated.accuracy() });
+        let evaluation = |(step, evaluated): (&u64, &Evaluated)| {
+            let (successes, n) = (evaluated.successes, evaluated.outcomes.len());
+            json!({ "step": step, "successes": successes, "n": n, "accuracy": evaluated.accuracy() })
+        };
         let results = results
             .into_iter()
             .map(|(stage, first, last)| json!({ "stage": stage, "before": evaluation(first), "after": evaluation(last) }));

@@ -290,6 +290,13 @@ pub trait Plugin: Send + Sync {
     /// Ends a step: what calls of the step wrote to the plugin's `kv` becomes visible, in the order of submission.
     fn end_step(&self) {}
 
+    /// Takes the numbers of the step that ended last, without the plugin's name: what the plugin reported by itself, counts
+    /// summed and observations as their mean, and what is known of its calls (`calls`, `rows`, `retries`, `fuel`). Each is given
+    /// once; empty when the step had no calls. They do not depend on threads or on the order of calls.
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
+
     /// Seconds that workers have spent in this plugin's calls so far; None when it is not measured.
     fn busy_s(&self) -> Option<f64> {
         None

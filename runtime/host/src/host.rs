@@ -35,7 +35,7 @@ pub struct HostOptions {
     pub cache_dir: Option<PathBuf>,
     /// Seed of the run, for plugins' random streams.
     pub seed: u64,
-    /// Takes log lines and metrics.
+    /// Takes log lines.
     pub sink: Arc<dyn Sink>,
 }
 

@@ -28,6 +28,7 @@ mod sink;
 mod snapshot;
 pub mod stats;
 mod step;
+mod tally;
 mod view;
 
 pub use bindings::WIT_VERSION;
@@ -38,5 +39,5 @@ pub use host::{DirectInstance, Host, HostOptions, LoadRequest, LoadedPlugin, Sou
 pub use inspect::{Import, Inspection, inspect};
 pub use limits::EffectiveLimits;
 pub use manifest::{Manifest, Needs};
-pub use sink::{Collector, Discard, LogLevel, LogLine, Metric, MetricValue, Sink};
+pub use sink::{Collector, Discard, LogLevel, LogLine, Sink};
 pub use stats::PluginStats;

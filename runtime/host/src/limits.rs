@@ -33,6 +33,8 @@ pub const LOG_LINES: usize = 100;
 pub const LOG_BYTES: usize = 64 << 10;
 /// Different metrics of a call; each becomes a series in the run's records.
 pub const METRIC_NAMES: usize = 16;
+/// Different metrics of a plugin in a step. Of more, those that come first in the alphabet are kept.
+pub const STEP_METRIC_NAMES: usize = 64;
 /// Values that a call may observe over all its metrics.
 pub const METRIC_VALUES: usize = 1 << 16;
 /// Numbers of one `random.draw`.

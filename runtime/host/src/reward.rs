@@ -27,6 +27,14 @@ impl Plugin for WasmReward {
         self.runner.end_step();
     }
 
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        self.runner.take_metrics()
+    }
+
+    fn busy_s(&self) -> Option<f64> {
+        Some(self.runner.busy_s())
+    }
+
     fn save_state(&self) -> Result<Option<Vec<u8>>, PluginError> {
         Ok(self.runner.save_state())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plumb_core::{Batch, PluginError, PluginFault, PluginId};
 
@@ -12,9 +12,10 @@ use crate::descriptor::Descriptor;
 use crate::instance::{CallError, Code, Instance};
 use crate::kv;
 use crate::limits::EffectiveLimits;
-use crate::sink::{LogLine, Metric, MetricValue, Sink};
+use crate::sink::{LogLevel, LogLine, MetricValue, Sink};
 use crate::snapshot::Snapshot;
-use crate::stats::PluginStats;
+use crate::stats::{Counts, PluginStats};
+use crate::tally::{Tally, add_counts};
 use crate::view::BatchView;
 
 /// A loaded plugin. Shared by its calls; holds no thread.
@@ -40,6 +41,10 @@ pub struct Memory {
     kept: Snapshot,
     /// What this step's calls left, by submission and first row.
     effects: BTreeMap<(u64, usize), Effects>,
+    /// Numbers of the step that ended last, until they are taken.
+    metrics: Vec<(String, f64)>,
+    /// Counts as of the end of that step.
+    counted: Counts,
 }
 
 /// What a successful call left behind; takes effect when the step ends.
@@ -158,6 +163,16 @@ impl Runner {
                 self.sink.metric(Metric { plugin: self.id.name.clone(), step, name, value });
             }
         }
+    }
+
+    /// See [`plumb_core::Plugin::take_metrics`].
+    pub fn take_metrics(&self) -> Vec<(String, f64)> {
+        std::mem::take(&mut self.memory().metrics)
+    }
+
+    /// See [`plumb_core::Plugin::busy_s`].
+    pub fn busy_s(&self) -> f64 {
+        Duration::from_micros(lock(&self.stats).latency.total_us).as_secs_f64()
     }
 
     /// See [`plumb_core::Plugin::save_state`].

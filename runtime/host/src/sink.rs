@@ -1,4 +1,4 @@
-//! Where plugins' log lines and metrics go. The host prints nothing.
+//! Where plugins' log lines go, and what a metric is. The host prints nothing.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -33,22 +33,8 @@ pub struct LogLine {
     pub fields: Vec<(String, String)>,
 }
 
-/// A number that a plugin reported.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Metric {
-    /// Name of the plugin in the run.
-    pub plugin: String,
-    /// Step of the batch.
-    pub step: u64,
-    /// The plugin's name for it; in the run's records `plugin/<plugin>/<name>`.
-    pub name: String,
-    /// What was reported.
-    pub value: MetricValue,
-}
-
-/// What a plugin reports under a metric's name.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+/// What a call reports under a metric's name.
+#[derive(Clone, Debug, PartialEq)]
 pub enum MetricValue {
     /// Adds to a count.
     Count(u64),
@@ -56,20 +42,16 @@ pub enum MetricValue {
     Observe(Vec<f64>),
 }
 
-/// Takes log lines and metrics, from any thread.
+/// Takes log lines, from any thread.
 pub trait Sink: Send + Sync {
     /// A call ended, well or badly, and had written this line. Lines of one call come in order, those of parallel calls in any.
     fn log(&self, line: LogLine);
-
-    /// A step ended; metrics come in the order of submission.
-    fn metric(&self, metric: Metric);
 }
 
 /// A sink that keeps everything until it is taken.
 #[derive(Debug, Default)]
 pub struct Collector {
     lines: Mutex<Vec<LogLine>>,
-    metrics: Mutex<Vec<Metric>>,
 }
 
 impl Collector {
@@ -77,20 +59,11 @@ impl Collector {
     pub fn take_lines(&self) -> Vec<LogLine> {
         std::mem::take(&mut self.lines.lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    /// The metrics since the last call.
-    pub fn take_metrics(&self) -> Vec<Metric> {
-        std::mem::take(&mut self.metrics.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 impl Sink for Collector {
     fn log(&self, line: LogLine) {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-    }
-
-    fn metric(&self, metric: Metric) {
-        self.metrics.lock().unwrap_or_else(PoisonError::into_inner).push(metric);
     }
 }
 
@@ -100,6 +73,4 @@ pub struct Discard;
 
 impl Sink for Discard {
     fn log(&self, _: LogLine) {}
-
-    fn metric(&self, _: Metric) {}
 }

@@ -1,11 +1,12 @@
 //! The host against real components: guests that misbehave (`tests/guests`), one or more for every limit and rule.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use plumb_core::recipe::LimitsUse;
 use plumb_core::{Batch, Column, Filter, Outcome, PluginError, PluginFault, PluginKind, RewardFn, Rewards, Shaper};
-use plumb_host::{Collector, Error, Host, HostOptions, LoadRequest, LoadedPlugin, MetricValue, Source, inspect};
+use plumb_host::{Collector, Error, Host, HostOptions, LoadRequest, LoadedPlugin, Source, inspect};
 use serde_json::json;
 
 /// Path of a guest that `cargo xtask guests` built.
@@ -209,28 +210,22 @@ fn random_numbers_follow_seed_name_and_step() {
 
 #[test]
 fn kv_is_read_as_of_the_steps_begin_and_written_at_its_end() {
-    let (host, sink) = host(2);
+    let (host, _) = host(2);
     let plugin = reward(&host, "kv-count");
     let found = |rows| plugin.score(batch(rows, &[])).unwrap().outcomes[0].value().unwrap();
     assert_eq!((found(10), found(5)), (0.0, 0.0), "calls of a step do not see each other");
-    assert!(sink.take_metrics().is_empty(), "metrics wait for the end of the step");
     plugin.end_step();
     // Of writes to one key the last submission's stays.
     assert_eq!(found(1), 5.0);
-    let metrics = sink.take_metrics();
-    assert_eq!(metrics[0].value, MetricValue::Count(10));
-    assert_eq!(metrics[3].value, MetricValue::Observe(vec![0.0]));
-    assert!(metrics.iter().all(|metric| metric.plugin == "reward-misbehaves" && metric.step == 3));
 }
 
 #[test]
 fn kv_writes_of_failed_calls_are_dropped() {
-    let (host, sink) = host(1);
+    let (host, _) = host(1);
     let plugin = reward(&host, "kv-count-poison");
     assert_eq!(failed(&plugin.score(batch(1, &[0])).unwrap().outcomes[0]), "trap");
     plugin.end_step();
     assert_eq!(plugin.score(batch(1, &[])).unwrap().outcomes[0], Outcome::Scored(0.0));
-    assert!(sink.take_metrics().is_empty());
 }
 
 #[test]
@@ -246,6 +241,59 @@ fn kv_survives_saving_and_loading() {
     assert_eq!(other.score(batch(1, &[])).unwrap().outcomes[0], Outcome::Scored(4.0));
     assert_eq!(other.save_state().unwrap().unwrap(), state, "the same values are the same bytes");
     assert!(other.load_state(&state[..state.len() - 1]).is_err());
+}
+
+/// Metrics of a step in which `batches` were scored.
+fn step_metrics(plugin: &dyn RewardFn, batches: Vec<Batch>) -> BTreeMap<String, f64> {
+    let pending: Vec<_> = batches.into_iter().map(|batch| plugin.submit(batch)).collect();
+    for pending in pending {
+        drop(pending.wait().unwrap());
+    }
+    assert_eq!(plugin.take_metrics(), [], "metrics wait for the end of the step");
+    plugin.end_step();
+    plugin.take_metrics().into_iter().collect()
+}
+
+#[test]
+fn metrics_of_a_step_are_those_of_its_good_calls_whatever_threads_and_order() {
+    let all = batch(1000, &[]);
+    let whole = step_metrics(&*reward(&host(1).0, "metrics"), vec![all.clone()]);
+    // 1000 rows are four calls, of lengths 0 to 49.
+    assert_eq!((whole["scored"], whole["calls"], whole["rows"], whole["retries"]), (1000.0, 4.0, 1000.0, 0.0));
+    assert!((whole["length"] - 2.45).abs() < 1e-12 && whole["fuel"] > 0.0, "{whole:?}");
+    assert_eq!(whole["first/1256"], 1.0);
+    assert_eq!(step_metrics(&*reward(&host(4).0, "metrics"), vec![all.clone()]), whole);
+    let parts = [(512, 1000), (0, 512)].map(|(start, stop)| all.slice(start, stop));
+    assert_eq!(step_metrics(&*reward(&host(2).0, "metrics"), parts.into()), whole);
+}
+
+#[test]
+fn metrics_of_failed_calls_are_dropped_and_steps_do_not_mix() {
+    let plugin = reward(&host(2).0, "metrics");
+    let first = step_metrics(&*plugin, vec![batch(64, &[5])]);
+    assert_eq!((first["scored"], first["rows"], first["retries"]), (63.0, 64.0, 1.0));
+    let second = step_metrics(&*plugin, vec![batch(10, &[])]);
+    assert_eq!((second["scored"], second["calls"], second["rows"], second["retries"]), (10.0, 1.0, 10.0, 0.0));
+    plugin.end_step();
+    assert_eq!(plugin.take_metrics(), [], "a step without calls has no numbers");
+}
+
+#[test]
+fn names_of_metrics_are_bounded_in_a_step_and_the_plugin_is_told() {
+    let (host, sink) = host(1);
+    let plugin = reward(&host, "metrics");
+    let metrics = step_metrics(&*plugin, (0..100).map(|row| batch(100, &[]).slice(row, row + 1)).collect());
+    assert_eq!(metrics.len(), plumb_host::limits::STEP_METRIC_NAMES + 4, "and the four counts of its calls");
+    let last = sink.take_lines().pop().unwrap();
+    assert_eq!(last.message, "38 metrics of a step are too many, `first/1064` is the first that is left out");
+}
+
+#[test]
+fn time_in_calls_grows_with_every_call() {
+    let plugin = reward(&host(1).0, "good");
+    assert_eq!(plugin.busy_s(), Some(0.0));
+    plugin.score(batch(256, &[])).unwrap();
+    assert!(plugin.busy_s().unwrap() > 0.0);
 }
 
 #[test]

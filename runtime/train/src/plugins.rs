@@ -64,27 +64,25 @@ impl StagePlugins {
     /// Loads a stage's plugins.
     ///
     /// # Errors
-    /// [`Error::LoadPlugin`]; [`Error::Recipe`] when two rewards have one name, since metrics could not tell them apart.
+    /// [`Error::LoadPlugin`]; [`Error::Recipe`] when two plugins of training have one name, since metrics could not tell them apart.
     pub fn load(stage: &Stage, factory: &dyn PluginFactory) -> Result<Self> {
         let mut plugins = StagePlugins::default();
         for RewardUse { plugin, weight, on_fault } in &stage.rewards {
             let loaded = factory.reward(plugin).map_err(failed(PluginKind::Reward, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
-            let name = loaded.id().name.clone();
-            if plugins.rewards.iter().any(|reward| reward.name == name) {
-                let reason = format!("two rewards are named `{name}`; give one a `name`");
-                return Err(Error::Recipe { key: format!("stages.{}.rewards", stage.name), reason });
-            }
+            let name = plugins.new_name(stage, "rewards", loaded.id())?;
             plugins.rewards.push(Reward { name, plugin: loaded, weight: *weight, on_fault: *on_fault });
         }
         for ShaperUse { plugin, shapes } in &stage.shapers {
             let loaded = factory.shaper(plugin).map_err(failed(PluginKind::Shaper, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
+            plugins.new_name(stage, "shapers", loaded.id())?;
             plugins.shapers.push((loaded, *shapes));
         }
         for FilterUse { plugin, reads } in &stage.filters {
             let loaded = factory.filter(plugin).map_err(failed(PluginKind::Filter, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
+            plugins.new_name(stage, "filters", loaded.id())?;
             plugins.filters.push((loaded, *reads));
         }
         if let Some(Eval { reward, .. }) = &stage.eval {
@@ -93,6 +91,16 @@ impl StagePlugins {
             plugins.eval = Some(loaded);
         }
         Ok(plugins)
+    }
+
+    /// A plugin's name, if no other plugin of training has it.
+    fn new_name(&self, stage: &Stage, list: &str, id: &PluginId) -> Result<String> {
+        let name = id.name.clone();
+        if self.training().any(|(_, other)| other.id().name == name) {
+            let reason = format!("two plugins are named `{name}`; give one a `name`");
+            return Err(Error::Recipe { key: format!("stages.{}.{list}", stage.name), reason });
+        }
+        Ok(name)
     }
 
     fn note(&mut self, id: &PluginId, plugin: &PluginUse, factory: &dyn PluginFactory) {
@@ -108,18 +116,29 @@ impl StagePlugins {
 
     /// All plugins with a key that is theirs alone in the stage: the key of their saved state.
     fn all(&self) -> Vec<(String, &dyn Plugin)> {
+        let eval = self.eval.iter().map(|e| (format!("eval/{}", e.id().name), &**e as &dyn Plugin));
+        self.training().chain(eval).collect()
+    }
+
+    /// Those of [`StagePlugins::all`] that steps call.
+    fn training(&self) -> impl Iterator<Item = (String, &dyn Plugin)> {
         let rewards = self.rewards.iter().map(|r| (format!("reward/{}", r.name), &*r.plugin as &dyn Plugin));
         let shapers =
             self.shapers.iter().enumerate().map(|(i, (s, _))| (format!("shaper/{i}/{}", s.id().name), &**s as &dyn Plugin));
         let filters =
             self.filters.iter().enumerate().map(|(i, (f, _))| (format!("filter/{i}/{}", f.id().name), &**f as &dyn Plugin));
-        let eval = self.eval.iter().map(|e| (format!("eval/{}", e.id().name), &**e as &dyn Plugin));
-        rewards.chain(shapers).chain(filters).chain(eval).collect()
+        rewards.chain(shapers).chain(filters)
     }
 
-    /// Tells every plugin that a step is over.
-    pub fn end_step(&self) {
-        self.all().into_iter().for_each(|(_, plugin)| plugin.end_step());
+    /// Tells the plugins of training that a step is over, and returns their numbers as `plugin/<name>/<metric>`.
+    pub fn end_step(&self) -> Vec<(String, f64)> {
+        self.training().flat_map(|(_, plugin)| end_step(plugin, "plugin")).collect()
+    }
+
+    /// Tells the evaluation's plugin that an evaluation is over, and returns its numbers as `eval/plugin/<name>/<metric>`. It is
+    /// an instance of its own, so that they are never part of a step's.
+    pub fn end_evaluation(&self) -> Vec<(String, f64)> {
+        self.eval.iter().flat_map(|plugin| end_step(&**plugin, "eval/plugin")).collect()
     }
 
     /// States to checkpoint; plugins without one are not listed.
@@ -145,6 +164,12 @@ impl StagePlugins {
     pub fn reward_busy_s(&self) -> Option<f64> {
         self.rewards.iter().filter_map(|reward| reward.plugin.busy_s()).reduce(|sum, busy| sum + busy)
     }
+}
+
+fn end_step(plugin: &(impl Plugin + ?Sized), prefix: &str) -> Vec<(String, f64)> {
+    plugin.end_step();
+    let name = &plugin.id().name;
+    plugin.take_metrics().into_iter().map(|(metric, value)| (format!("{prefix}/{name}/{metric}"), value)).collect()
 }
 
 fn failed(kind: PluginKind, plugin: &PluginUse) -> impl FnOnce(LoadError) -> Error {

@@ -15,7 +15,7 @@ use plumb_model::LoadedModel;
 use plumb_model::params::Params;
 use serde::{Deserialize, Serialize};
 
-use crate::data::Sampler;
+use crate::data::{Sampler, digests};
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluated, evaluate};
 use crate::objective::grpo::Grpo;
@@ -77,7 +77,8 @@ pub struct Summary {
 ///
 /// # Errors
 /// [`Error::Interrupted`] after [`TrainRequest::interrupt`] was set. Whatever the error, the run's folder is whole up to the last
-/// finished step, and `resume` goes on from its newest checkpoint; one is written on [`Error::Interrupted`] and on plugin errors.
+/// finished step, and `resume` goes on from its newest checkpoint; one is written on [`Error::Interrupted`] and on plugin errors,
+/// unless no step of the stage is done.
 pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut dyn Observer) -> Result<Summary> {
     let start = Instant::now();
     let recipe = &request.recipe;
@@ -114,6 +115,7 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
         policy,
         counters: serde_json::from_value(progress.trainer.clone()).unwrap_or_default(),
         step: progress.step,
+        saved: checkpoint.as_ref().map(|checkpoint| checkpoint.progress.step),
         evaluations: Vec::new(),
         said: BTreeSet::new(),
         observer,
@@ -145,7 +147,8 @@ fn check(recipe: &Recipe) -> Result<()> {
         if grpo && stage.rewards.is_empty() {
             return wrong(key("rewards"), "grpo learns from rewards, and there is none");
         }
-        if !grpo && !(stage.rewards.is_empty() && stage.shapers.is_empty() && stage.filters.is_empty()) {
+        let has_plugins = !(stage.rewards.is_empty() && stage.shapers.is_empty() && stage.filters.is_empty());
+        if !grpo && has_plugins {
             return wrong(key("rewards"), "sft has no use for rewards, shapers or filters");
         }
         if grpo && !(1..=4096).contains(&stage.rollout.num_generations) {
@@ -153,6 +156,12 @@ fn check(recipe: &Recipe) -> Result<()> {
         }
         if grpo && stage.rollout.max_completion_length == 0 {
             return wrong(key("rollout.max_completion_length"), "must be at least 1");
+        }
+        if grpo && stage.rollout.prompts_per_step == 0 {
+            return wrong(key("rollout.prompts_per_step"), "must be at least 1");
+        }
+        if !grpo && stage.sft.batch_size == 0 {
+            return wrong(key("sft.batch_size"), "must be at least 1");
         }
         if stage.max_steps == 0 {
             return wrong(key("max_steps"), "must be at least 1");
@@ -197,6 +206,8 @@ struct Run<'a> {
     counters: Counters,
     /// Optimizer steps of the run that are done.
     step: u64,
+    /// Step of the newest whole checkpoint.
+    saved: Option<u64>,
     evaluations: Vec<(String, u64, Evaluated)>,
     said: BTreeSet<String>,
     observer: &'a mut dyn Observer,
@@ -218,12 +229,11 @@ impl Run<'_> {
         let needs_reference = stage.algorithm == Algorithm::Grpo && (stage.grpo.beta != 0.0 || stage.grpo.log_kl);
         let mut reference = needs_reference.then(|| self.policy.params.clone());
         self.optimizer = AdamW::new(&self.policy.params.layout);
-        match from {
-            Some(checkpoint) => self.restore(checkpoint, plugins, reference.as_mut())?,
-            None => {
-                self.counters.optimizer_steps = 0;
-                self.dir.record(&Record::Plugins { stage: stage.name.clone(), plugins: plugins.generations.clone() })?;
-            }
+        if let Some(checkpoint) = from {
+            self.restore(checkpoint, plugins, reference.as_mut())?;
+        } else {
+            self.counters.optimizer_steps = 0;
+            self.dir.record(&Record::Plugins { stage: stage.name.clone(), plugins: plugins.generations.clone() })?;
         }
         let mut objective: Box<dyn Objective> = match stage.algorithm {
             Algorithm::Sft => {
@@ -255,15 +265,17 @@ impl Run<'_> {
             let start = Instant::now();
             let fresh = stage_step % per_batch == 0;
             if fresh {
+                // Taken now: what a step that fails tells a plugin is not part of the step before.
+                let states = plugins.save(self.step)?;
                 if self.request.interrupt.load(Ordering::Relaxed) {
-                    self.save(index, stage_step, objective)?;
-                    return Err(Error::Interrupted { step: self.step });
+                    self.save(index, stage_step, objective, &states)?;
+                    return Err(Error::Interrupted { step: self.step, checkpoint: self.saved });
                 }
                 lesson = match objective.prepare(&mut self.policy, stage_step / per_batch, self.step + 1) {
                     Ok(lesson) => lesson,
                     Err(error) => {
                         // The weights are still those after the last step, so this is a step boundary to go on from.
-                        if let Err(second) = self.save(index, stage_step, objective) {
+                        if let Err(second) = self.save(index, stage_step, objective, &states) {
                             self.observer.message(&format!("no checkpoint could be written: {second}"));
                         }
                         return Err(error);
@@ -273,7 +285,7 @@ impl Run<'_> {
             self.step += 1;
             let mut metrics = MetricSet::new(&stage.name, self.step);
             let loss = self.update(stage, stage_step, &lesson, objective, &mut grads, &mut metrics)?;
-            objective.end_step();
+            let of_plugins = plugins.end_step();
             lesson.record.loss = loss;
             lesson.record.step = self.step;
             self.dir.record(&Record::Step(lesson.record.clone()))?;
@@ -291,8 +303,15 @@ impl Run<'_> {
                 lesson.record.completions.clear();
             }
             metrics.set("num_tokens", self.counters.num_tokens as f64);
-            for (name, value) in lesson.metrics.iter().filter(|(name, _)| fresh || !name.starts_with("time/")) {
+            let once = |name: &str| name.starts_with("time/") || name.starts_with("plugin/");
+            for (name, value) in lesson.metrics.iter().filter(|(name, _)| fresh || !once(name)) {
                 metrics.set(name, *value);
+            }
+            // What the trainer says of a plugin (`failed`, say) wins over a metric of the plugin under the same name.
+            for (name, value) in of_plugins {
+                if metrics.get(&name).is_none() {
+                    metrics.set(name, value);
+                }
             }
             let step_s = start.elapsed().as_secs_f64();
             metrics.set("time/step_s", step_s);
@@ -310,7 +329,7 @@ impl Run<'_> {
             let due_since_batch =
                 save_steps > 0 && (stage_step + 1) / save_steps > (stage_step + 1 - per_batch.min(stage_step + 1)) / save_steps;
             if last || (between_batches && due_since_batch) {
-                self.save(index, stage_step + 1, objective)?;
+                self.save(index, stage_step + 1, objective, &plugins.save(self.step)?)?;
             }
         }
         Ok(())
@@ -356,6 +375,7 @@ impl Run<'_> {
         let eval = stage.eval.as_ref().expect("asked only of stages with an evaluation");
         let result = evaluate(&mut self.policy, stage, eval, data, plugins, self.request.recipe.seed, self.step)?;
         result.report(metrics);
+        plugins.end_evaluation().into_iter().for_each(|(name, value)| metrics.set(name, value));
         self.dir.record(&result.record(&stage.name, self.step))?;
         self.evaluations.push((stage.name.clone(), self.step, result));
         Ok(())
@@ -367,9 +387,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Writes a checkpoint; before the first step of a stage there is nothing new to keep.
-    fn save(&mut self, stage: usize, stage_step: u64, objective: &dyn Objective) -> Result<()> {
-        if stage_step == 0 {
+    /// Writes a checkpoint, unless there is one of this step; before the first step of a stage there is nothing new to keep.
+    fn save(&mut self, stage: usize, stage_step: u64, objective: &dyn Objective, states: &[(String, Vec<u8>)]) -> Result<()> {
+        if stage_step == 0 || self.saved == Some(self.step) {
             return Ok(());
         }
         let (params, tokenizer) = (&self.policy.params, &self.policy.tokenizer);
@@ -379,7 +399,7 @@ impl Run<'_> {
         let parts = CheckpointParts {
             model: &|folder| plumb_model::save(folder, params, tokenizer).map_err(Into::into),
             optimizer: &vectors,
-            plugins: &objective.plugin_states(self.step)?,
+            plugins: states,
             progress: Progress {
                 stage,
                 stage_step,
@@ -389,6 +409,7 @@ impl Run<'_> {
             },
         };
         self.dir.save_checkpoint(parts, self.request.recipe.checkpoints.save_total_limit)?;
+        self.saved = Some(self.step);
         crate::run::report::write(&self.request.run_dir)?;
         Ok(())
     }

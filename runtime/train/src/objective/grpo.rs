@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::loss::grpo::{Clip, Terms, TokenStats, Totals, grpo, token_weight};
 use crate::pack::{LossRow, parts};
 use crate::pipeline::rows::{Example, RowRef, StepRows, batch, finish, row_id};
-use crate::pipeline::{Judged, Scoring, finite_mean, in_order, judge};
+use crate::pipeline::{Judged, Scoring, fault_counts, finite_mean, in_order, judge};
 use crate::plugins::StagePlugins;
 use crate::policy::Policy;
 use crate::run::{CompletionRecord, MetricSet, StepRecord, Table, TableColumn};
@@ -192,14 +192,6 @@ impl Objective for Grpo<'_> {
         metrics.set("clip_ratio/region_mean", mean(stats.clipped_low + stats.clipped_high));
     }
 
-    fn end_step(&self) {
-        self.plugins.end_step();
-    }
-
-    fn plugin_states(&self, step: u64) -> Result<Vec<(String, Vec<u8>)>> {
-        self.plugins.save(step)
-    }
-
     fn vectors(&self) -> Vec<(&str, &[f32])> {
         self.reference.iter().map(|reference| ("reference", reference.data.as_slice())).collect()
     }
@@ -232,6 +224,13 @@ fn step_metrics(rows: &StepRows, judged: &Judged, metrics: &mut Vec<(String, f64
         let count = |is: fn(&Outcome) -> bool| Some(scores.outcomes.iter().filter(|outcome| is(outcome)).count() as f64);
         add(&format!("plugin/{name}/abstained"), count(|outcome| matches!(outcome, Outcome::Abstained(_))));
         add(&format!("plugin/{name}/failed"), count(|outcome| matches!(outcome, Outcome::Failed(_))));
+        let codes = scores.outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Scored(_) => None,
+            Outcome::Abstained(fault) | Outcome::Failed(fault) => Some(fault.code.as_str()),
+        });
+        for (name, rows) in fault_counts(name, codes) {
+            add(&name, Some(rows));
+        }
     }
     let refs = rows.rows();
     let clipped = refs.iter().filter(|row| row.completion.finish == FinishReason::Length).count();

@@ -37,14 +37,6 @@ pub trait Objective {
     /// Writes what was counted over an update.
     fn report(&self, stats: &TokenStats, metrics: &mut MetricSet);
 
-    /// Ends a step: plugins commit what they wrote.
-    fn end_step(&self) {}
-
-    /// State of each plugin that has one, for a checkpoint taken after step `step`.
-    fn plugin_states(&self, _step: u64) -> Result<Vec<(String, Vec<u8>)>> {
-        Ok(Vec::new())
-    }
-
     /// Vectors that a checkpoint must hold besides the optimizer's, by name.
     fn vectors(&self) -> Vec<(&str, &[f32])> {
         Vec::new()
@@ -60,7 +52,8 @@ pub struct Lesson {
     pub parts: Vec<Range<usize>>,
     /// Tokens read, prompts included.
     pub tokens: u64,
-    /// Numbers about the batch. Those that start with `time/` count for its first step alone.
+    /// Numbers about the batch. Those that start with `time/` or `plugin/` count for its first step alone: later ones spend no
+    /// such time and call no plugin.
     pub metrics: Vec<(String, f64)>,
     /// For the ledger, all but the loss.
     pub record: StepRecord,

@@ -10,6 +10,7 @@
 pub mod combine;
 pub mod rows;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use plumb_core::feedback::PluginFault;
@@ -166,6 +167,30 @@ pub fn finite_mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     (!values.is_empty()).then(|| advantage::mean(&values))
 }
 
+/// Rows without a value by code, as `plugin/<name>/faults/<code>`. Codes are a plugin's own words, and each becomes a series in
+/// the run's records: those that are no plain name of at most 64 letters, and those beyond [`FAULT_CODES`] in the alphabet's
+/// order, are counted together as `other`.
+pub fn fault_counts<'a>(plugin: &str, codes: impl Iterator<Item = &'a str>) -> Vec<(String, f64)> {
+    let plain =
+        |code: &str| (1..=64).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+    let mut counts = BTreeMap::<&str, f64>::new();
+    for code in codes {
+        *counts.entry(if plain(code) { code } else { OTHER_CODES }).or_default() += 1.0;
+    }
+    let mut other = counts.remove(OTHER_CODES).unwrap_or(0.0);
+    while counts.len() > FAULT_CODES {
+        other += counts.pop_last().map_or(0.0, |(_, rows)| rows);
+    }
+    if other > 0.0 {
+        counts.insert(OTHER_CODES, other);
+    }
+    counts.into_iter().map(|(code, rows)| (format!("plugin/{plugin}/faults/{code}"), rows)).collect()
+}
+
+/// Codes of a plugin that are counted by themselves.
+const FAULT_CODES: usize = 15;
+const OTHER_CODES: &str = "other";
+
 fn shape(rows: &mut StepRows, shaper: &dyn Shaper, shapes: ShapedValue, judged: &mut Judged) -> Result<()> {
     let (step, live) = (rows.step, rows.live());
     if live.is_empty() {
@@ -181,6 +206,7 @@ fn shape(rows: &mut StepRows, shaper: &dyn Shaper, shapes: ShapedValue, judged: 
     judged.parts(shaper, &shaped.parts);
     let faulty: Vec<usize> = shaped.faults.iter().filter_map(|(row, _)| live.get(*row as usize).copied()).collect();
     judged.metrics.push((format!("plugin/{}/failed", shaper.id().name), faulty.len() as f64));
+    judged.metrics.extend(fault_counts(&shaper.id().name, shaped.faults.iter().map(|(_, fault)| fault.code.as_str())));
     for (row, fault) in faulty.iter().zip(shaped.faults.iter().map(|(_, fault)| fault)) {
         rows.drop_row(*row, || format!("{}: {}", shaper.id().name, fault.code));
     }

@@ -5,6 +5,7 @@
 //! | `recipe.toml` | the recipe with every default and `--set` applied |
 //! | `plugins.lock` | name, version, digest and grants of each plugin |
 //! | `metrics.jsonl`, `events.out.tfevents.*` | the numbers of each step ([`metrics`]), for scripts and for TensorBoard |
+//! | `plugins.log` | what plugins logged, a JSON object a line; written by the command line, and only if there is something |
 //! | `completions/completions_00001.parquet` | what was sampled in a step, with a column per reward ([`completions`]) |
 //! | `ledger.jsonl` | every value of every step, hash-chained ([`ledger`]) |
 //! | `checkpoints/step-00000060/` | policy, optimizer, plugin state, progress, checksums ([`checkpoint`]) |
@@ -12,8 +13,8 @@
 //! | `report.html` | the run for people ([`report`]) |
 //!
 //! **Invariant.** A run that was killed at any moment and resumed leaves the same bytes as one that was not, but for clock
-//! times (`time/*` in the metrics and all of TensorBoard's): growing files are cut back to the records that the checkpoint
-//! counted, and completions of later steps are removed.
+//! times (`time/*` in the metrics and all of TensorBoard's) and `plugins.log`, where steps that were done twice are told twice:
+//! growing files are cut back to the records that the checkpoint counted, and completions of later steps are removed.
 
 mod append;
 mod error;

@@ -3,6 +3,7 @@
 //! - `support`: plugins made of closures, runs in temporary folders
 //! - `feedback`: from scores to advantages and weights
 //! - `learning`: small models that measurably learn
+//! - `plugin_metrics`: what plugins and their faults leave in the metrics
 //! - `repeat`: resumed runs and other thread counts leave the same bytes
 //! - `curves`: ten steps of a real model against an independent implementation
 #![allow(missing_docs)]
@@ -10,5 +11,6 @@
 mod curves;
 mod feedback;
 mod learning;
+mod plugin_metrics;
 mod repeat;
 mod support;

@@ -52,6 +52,8 @@ enum Mode {
     LogFlood,
     /// Too many metrics.
     MetricFlood,
+    /// Counts its rows and observes their lengths, then panics if a completion is poisoned; every call has a name of its own too.
+    Metrics,
     /// Too many random numbers.
     RandomFlood,
     /// Counts its rows in `kv`; the reward is the count it found.
@@ -113,6 +115,16 @@ impl BatchReward for Misbehaves {
             Mode::Fault => return Err(Fault::new("not-today", "the test guest does not answer")),
             Mode::LogFlood => (0..1000).for_each(|line| log::info(&format!("line {line}"))),
             Mode::MetricFlood => (0..1000).for_each(|metric| metrics::count(&format!("metric_{metric}"), 1)),
+            Mode::Metrics => {
+                let lengths: Vec<f64> = completions.iter().map(|text| text.len() as f64 / 10.0).collect();
+                metrics::count("scored", batch.rows() as u64);
+                metrics::observe("length", &lengths);
+                metrics::count(&format!("first/{}", batch.row_ids()[0]), 1);
+                log::warn(&format!("{} rows\n", batch.rows()));
+                if poisoned.is_some() {
+                    panic!("poisoned after reporting");
+                }
+            }
             Mode::RandomFlood => drop(random::draw("flood", 0, u32::MAX)),
             Mode::KvCount | Mode::KvCountPoison => {
                 let count = kv::get("rows").map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap_or_default()));

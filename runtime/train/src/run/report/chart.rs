@@ -98,7 +98,7 @@ impl Chart {
     }
 
     /// Starts the axis at 0.
-    pub fn from_zero(self) -> Self {
+    pub fn starting_at_zero(self) -> Self {
         Chart { from_zero: true, ..self }
     }
 
@@ -234,14 +234,18 @@ impl Scale {
 
 fn curve(svg: &mut String, color: usize, class: &str, scale: &Scale, points: &[(f64, f64)]) {
     let _ = write!(svg, "<polyline class=\"s{color} {class}\" points=\"");
-    points.iter().for_each(|(x, y)| vertex(svg, scale, *x, *y));
+    for (x, y) in points {
+        vertex(svg, scale, *x, *y);
+    }
     svg.push_str("\"/>");
 }
 
 /// The area between the points and `below(index)`.
 fn area(svg: &mut String, color: usize, scale: &Scale, points: &[(f64, f64)], below: impl Fn(usize) -> f64) {
     let _ = write!(svg, "<polygon class=\"a{color}\" points=\"");
-    points.iter().for_each(|(x, y)| vertex(svg, scale, *x, *y));
+    for (x, y) in points {
+        vertex(svg, scale, *x, *y);
+    }
     for (j, (x, _)) in points.iter().enumerate().rev() {
         vertex(svg, scale, *x, below(j));
     }
@@ -312,7 +316,9 @@ mod tests {
     fn numbers_are_short_and_keep_their_meaning() {
         let cases =
             [(0.0, "0"), (0.25, "0.25"), (-1.5, "-1.5"), (100.0, "100"), (12_345.0, "12.3k"), (2e6, "2M"), (5e-6, "5.0e-6")];
-        cases.iter().for_each(|(value, text)| assert_eq!(short(*value), *text));
+        for (value, text) in cases {
+            assert_eq!(short(value), text);
+        }
     }
 
     #[test]
@@ -339,6 +345,6 @@ mod tests {
     #[test]
     fn moving_average_of_a_constant_is_the_constant() {
         let points: Vec<(f64, f64)> = (0..30).map(|i| (f64::from(i), 2.0)).collect();
-        moving_average(&points).iter().for_each(|(_, y)| assert!((y - 2.0).abs() < 1e-12));
+        assert!(moving_average(&points).iter().all(|(_, y)| (y - 2.0).abs() < 1e-12));
     }
 }

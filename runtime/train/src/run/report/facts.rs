@@ -1,5 +1,7 @@
 //! The report's figures in words and tables.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::chart::short;
@@ -61,7 +63,7 @@ pub fn results(metrics: &[MetricSet]) -> Vec<StageResult> {
     stages.dedup();
     let result = |stage: &str| {
         let mut shares = metrics.iter().filter(|set| set.stage == stage).filter_map(Share::of);
-        let (before, after) = (shares.next()?, shares.last()?);
+        let (before, after) = (shares.next()?, shares.next_back()?);
         Some(StageResult { stage: stage.to_owned(), before, after })
     };
     stages.into_iter().filter_map(result).collect()
@@ -83,6 +85,10 @@ pub fn facts(metrics: &[MetricSet]) -> Vec<(&'static str, String)> {
     let rollout_steps_s: f64 =
         metrics.iter().filter(|set| set.get("time/rollout_s").is_some()).filter_map(|set| set.get("time/step_s")).sum();
     if rollout_steps_s > 0.0 {
+        let busy_s = sum("time/reward_busy_s");
+        if busy_s > 0.0 {
+            facts.push(("workers in rewards", duration(busy_s)));
+        }
         facts.push(("waiting for rewards", format!("{:.2} % of step time", 100.0 * sum("time/reward_s") / rollout_steps_s)));
     }
     facts
@@ -103,11 +109,14 @@ pub struct PluginRow {
     kind: String,
     version: String,
     digest: String,
+    rows: String,
     abstained: String,
     failed: String,
+    /// Rows without a value by code, most first: `unparseable 12, trap 3`.
+    faults: String,
 }
 
-/// The run's plugins with how many rows they had no value for.
+/// The run's plugins with how many rows of training they were given and how many they had no value for.
 pub fn plugins(locked: &[LockedPlugin], metrics: &[MetricSet]) -> Vec<PluginRow> {
     let sum = |metric: String| {
         let values: Vec<f64> = metrics.iter().filter_map(|set| set.get(&metric)).collect();
@@ -118,10 +127,25 @@ pub fn plugins(locked: &[LockedPlugin], metrics: &[MetricSet]) -> Vec<PluginRow>
         kind: plugin.kind.to_string(),
         version: plugin.version.clone(),
         digest: plugin.sha256.chars().take(16).collect(),
+        rows: sum(format!("plugin/{}/rows", plugin.name)),
         abstained: sum(format!("plugin/{}/abstained", plugin.name)),
         failed: sum(format!("plugin/{}/failed", plugin.name)),
+        faults: faults(&format!("plugin/{}/faults/", plugin.name), metrics),
     };
     locked.iter().map(row).collect()
+}
+
+/// Sums the metrics that begin with `prefix`, and lists them by what follows it.
+fn faults(prefix: &str, metrics: &[MetricSet]) -> String {
+    let mut sums = BTreeMap::<&str, f64>::new();
+    for (name, rows) in metrics.iter().flat_map(MetricSet::iter) {
+        if let Some(code) = name.strip_prefix(prefix) {
+            *sums.entry(code).or_default() += rows;
+        }
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by(|a, b| b.1.total_cmp(&a.1));
+    sums.into_iter().map(|(code, rows)| format!("{code} {}", short(rows))).collect::<Vec<_>>().join(", ")
 }
 
 /// What the run started from: the last part of the path, or the sizes of a model made on the spot.

@@ -88,7 +88,7 @@ fn charts(metrics: &[MetricSet]) -> Vec<Chart> {
             "share of the evaluation rows that succeed, with 95 % intervals",
             vec![Series::accuracy(metrics)],
         )
-        .from_zero(),
+        .starting_at_zero(),
         Chart::new("Reward", "mean over a step's completions", vec![line("raw", "reward"), line("shaped", "shaped_reward")])
             .smoothed(),
         Chart::new("Rewards by plugin", "mean over a step's completions", if rewards.len() > 1 { rewards } else { Vec::new() })
@@ -99,18 +99,18 @@ fn charts(metrics: &[MetricSet]) -> Vec<Chart> {
             vec![line("standard deviation", "reward_std"), line("groups without spread", "frac_reward_zero_std")],
         )
         .smoothed()
-        .from_zero(),
-        Chart::new("KL to the reference", "nats per token", vec![line("KL", "kl")]).smoothed().from_zero(),
-        Chart::new("Entropy", "nats per token", vec![line("entropy", "entropy")]).smoothed().from_zero(),
+        .starting_at_zero(),
+        Chart::new("KL to the reference", "nats per token", vec![line("KL", "kl")]).smoothed().starting_at_zero(),
+        Chart::new("Entropy", "nats per token", vec![line("entropy", "entropy")]).smoothed().starting_at_zero(),
         Chart::new(
             "Completion length",
             "tokens",
             vec![line("mean", "completions/mean_length"), line("longest", "completions/max_length")],
         )
         .smoothed()
-        .from_zero(),
+        .starting_at_zero(),
         Chart::new("Loss", "", vec![line("loss", "loss")]).smoothed(),
-        Chart::new("Gradient norm", "before clipping", vec![line("norm", "grad_norm")]).smoothed().from_zero(),
+        Chart::new("Gradient norm", "before clipping", vec![line("norm", "grad_norm")]).smoothed().starting_at_zero(),
         Chart::new(
             "Time per step",
             "seconds, stacked",
@@ -123,8 +123,8 @@ fn charts(metrics: &[MetricSet]) -> Vec<Chart> {
             vec![line("decoding", "time/decode_tokens_per_s"), line("whole step", "time/tokens_per_s")],
         )
         .smoothed()
-        .from_zero(),
-        Chart::new("Learning rate", "", vec![line("rate", "learning_rate")]).from_zero(),
+        .starting_at_zero(),
+        Chart::new("Learning rate", "", vec![line("rate", "learning_rate")]).starting_at_zero(),
     ];
     all.into_iter().map(Chart::without_empty_series).filter(|chart| !chart.series.is_empty()).collect()
 }
@@ -168,7 +168,7 @@ impl Samples {
                 if let (true, TableColumn::Float(values)) = (shown, column) {
                     let label = name.strip_prefix("rewards/").unwrap_or(name);
                     let status = || text(&format!("status/{label}"), row).unwrap_or_else(|| "none".into());
-                    numbers.push((label.to_owned(), values[row].map_or_else(status, |value| chart::short(value))));
+                    numbers.push((label.to_owned(), values[row].map_or_else(status, chart::short)));
                 }
             }
             let kept = !matches!(table.column("kept"), Some(TableColumn::Bool(kept)) if kept[row] == Some(false));
@@ -185,7 +185,10 @@ impl Samples {
 
 #[cfg(test)]
 mod tests {
+    use plumb_core::{PluginId, PluginKind};
+
     use super::*;
+    use crate::run::{LockedPlugin, write_plugins_lock};
 
     #[test]
     fn report_is_one_file_that_escapes_what_the_model_wrote() {
@@ -199,6 +202,8 @@ mod tests {
                 set.set("reward", f64::from(step) / 4.0);
                 set.set("rewards/exact/mean", f64::from(step) / 4.0);
                 set.set("plugin/exact/failed", 1.0);
+                set.set("plugin/exact/faults/trap", 1.0);
+                set.set("plugin/exact/faults/unparseable", 4.0);
             }
             if step == 0 || step == 3 {
                 set.set("eval/accuracy", 0.25 + f64::from(step) / 6.0);
@@ -216,11 +221,15 @@ mod tests {
         table.text("status/exact", ["failed:trap"]);
         table.write(&run.join("completions/completions_00001.parquet")).unwrap();
 
+        let id = PluginId { name: "exact".into(), kind: PluginKind::Reward, digest: "native".into() };
+        write_plugins_lock(run, &[LockedPlugin::new(&id, &serde_json::Map::new())]).unwrap();
+
         let html = fs::read_to_string(write(run).unwrap()).unwrap();
         assert!(html.contains("&lt;script&gt;alert(1)"), "completions are escaped");
         assert!(!html.contains("<script>alert"));
         assert!(html.contains("25.0") && html.contains("75.0") && html.contains("of 100"), "before and after, with counts");
         assert!(html.contains("failed:trap"), "a missing score is shown as what it was");
+        assert!(html.contains("unparseable 12, trap 3"), "faults of a plugin, summed over the steps");
         assert_eq!(html.matches("<svg").count(), 2, "one plot each for accuracy and reward");
         for external in ["http://", "https://", "<link", "src="] {
             assert!(!html.contains(external), "the report is self-contained: {external}");
