@@ -156,12 +156,24 @@ impl Runner {
     /// See [`plumb_core::Plugin::end_step`].
     pub fn end_step(&self) {
         let mut memory = self.memory();
+        if let Some(state) = memory.pending_state.take() {
+            (memory.kept.state, memory.kept.state_version) = (Some(state), self.descriptor.state_version);
+        }
         let effects = std::mem::take(&mut memory.effects);
-        for Effects { step, writes, metrics } in effects.into_values() {
-            kv::apply(&mut memory.kept.values, writes);
-            for (name, value) in metrics {
-                self.sink.metric(Metric { plugin: self.id.name.clone(), step, name, value });
-            }
+        let (mut tally, mut step) = (Tally::default(), 0);
+        for effects in effects.into_values() {
+            kv::apply(&mut memory.kept.values, effects.writes);
+            effects.metrics.into_iter().for_each(|(name, value)| tally.add(name, value));
+            step = effects.step;
+        }
+        let (mut numbers, beyond) = tally.finish();
+        let counts = lock(&self.stats).counts.clone();
+        add_counts(&mut numbers, &memory.counted, &counts);
+        (memory.metrics, memory.counted) = (numbers, counts);
+        drop(memory);
+        if let Some(first) = beyond.first() {
+            let message = format!("{} metrics of a step are too many, `{first}` is the first that is left out", beyond.len());
+            self.sink.log(LogLine { plugin: self.id.name.clone(), step, level: LogLevel::Warn, message, fields: Vec::new() });
         }
     }
 
