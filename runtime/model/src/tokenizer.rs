@@ -22,6 +22,8 @@ struct Inner {
     json: String,
     config: Map<String, Value>,
     template: Option<ChatTemplate>,
+    /// Put before texts that stand for themselves.
+    bos: Option<u32>,
 }
 
 impl Tokenizer {
@@ -35,7 +37,8 @@ impl Tokenizer {
         config.remove("chat_template");
         let special = |key: &str| special_token(&config, key).map(str::to_owned);
         let template = template.map(|source| ChatTemplate::new(source, special("bos_token"), special("eos_token")));
-        Ok(Tokenizer(Arc::new(Inner { tokenizer, json, config, template })))
+        let bos = begin_of_text(&tokenizer, &config);
+        Ok(Tokenizer(Arc::new(Inner { tokenizer, json, config, template, bos })))
     }
 
     /// Token ids of a text. No special tokens are added; those that stand in the text are recognized.
@@ -54,6 +57,19 @@ impl Tokenizer {
                 Err(Error::Tokenizer(reason))
             }
         }
+    }
+
+    /// Token ids of a prompt that no chat template made: those of [`Tokenizer::encode`], after the begin-of-text token where the
+    /// model was trained with one (Llama, Mistral) and the text does not begin with it. As transformers encodes a text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens = self.encode(text)?;
+        if let Some(bos) = self.0.bos.filter(|bos| tokens.first() != Some(bos)) {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
     }
 
     /// Text of token ids; special tokens are left out.
@@ -131,6 +147,13 @@ impl Tokenizer {
             None => Err(Error::Malformed { path: path.to_owned(), reason: "it has no tokens".into() }),
         }
     }
+}
+
+/// The begin-of-text token, if the tokenizer puts it before texts: as `add_bos_token` says, or else as its post-processor does.
+fn begin_of_text(tokenizer: &tokenizers::Tokenizer, config: &Map<String, Value>) -> Option<u32> {
+    let bos = tokenizer.token_to_id(special_token(config, "bos_token")?)?;
+    let processed = || tokenizer.encode_fast("a", true).is_ok_and(|encoding| encoding.get_ids().first() == Some(&bos));
+    config.get("add_bos_token").and_then(Value::as_bool).unwrap_or_else(processed).then_some(bos)
 }
 
 /// A special token's spelling in `tokenizer_config.json`: a text, or an object with the text as `content`.

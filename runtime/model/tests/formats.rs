@@ -237,6 +237,36 @@ fn words_are_merged_by_rank_and_never_across_a_border() {
 }
 
 #[test]
+fn raw_prompt_begins_once_with_the_token_that_the_model_was_trained_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gguf, folder) = (dir.path().join("m.gguf"), dir.path().join("m"));
+    let pre = |kind: &str| ("tokenizer.ggml.pre", Value::String(kind.into()));
+    let adds = |yes| ("tokenizer.ggml.add_bos_token", Value::Bool(yes));
+    // Llama 3 has it unless the file denies it, Qwen only if the file says so.
+    for (changes, expected) in [
+        (vec![pre("llama-bpe")], "<s>ab"),
+        (vec![pre("llama-bpe"), adds(false)], "ab"),
+        (vec![pre("qwen2")], "ab"),
+        (vec![pre("qwen2"), adds(true)], "<s>ab"),
+    ] {
+        write_gguf(&gguf, &params(Architecture::Llama), GgmlDType::F32, &changes);
+        let model = load(&gguf).unwrap();
+        save(&folder, &model.params, &model.tokenizer).unwrap();
+        for tokenizer in [model.tokenizer, load(&folder).unwrap().tokenizer] {
+            let prompt = |text: &str| tokenizer.decode_raw(&tokenizer.encode_prompt(text).unwrap());
+            assert_eq!([prompt("ab"), prompt("<s>ab")], [expected, "<s>ab"], "{changes:?}");
+            assert_eq!(tokenizer.decode_raw(&tokenizer.encode("ab").unwrap()), "ab");
+        }
+    }
+    // The flag of tokenizer_config.json wins over the post-processor, as in transformers.
+    let file = folder.join("tokenizer_config.json");
+    let mut config = read_json(&file);
+    config["add_bos_token"] = json!(false);
+    std::fs::write(&file, config.to_string()).unwrap();
+    assert_eq!(load(&folder).unwrap().tokenizer.encode_prompt("a").unwrap(), [2]);
+}
+
+#[test]
 fn special_tokens_are_left_out_of_decoded_text_and_user_tokens_stay() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = folder(&dir.path().join("m"), Architecture::Llama).tokenizer;

@@ -122,7 +122,16 @@ impl<'a> Vocabulary<'a> {
                 byte_level(false),
             ]})
         };
-        let kind = self.metadata.text("tokenizer.ggml.pre")?.unwrap_or("default");
+        let kind = match self.metadata.text("tokenizer.ggml.pre")? {
+            Some(kind) => kind,
+            // Files from before this key was there. All Qwen models cut alike; of Llama's shape there are many that do not.
+            None if self.metadata.required_text("general.architecture")?.starts_with("qwen") => "qwen2",
+            None => {
+                let reason =
+                    "it does not say how texts are cut into words (`tokenizer.ggml.pre`). Use the model's Hugging Face folder";
+                return Err(self.metadata.unsupported(reason.into()));
+            }
+        };
         let llama3 = matches!(kind, "llama-bpe" | "llama3" | "llama-v3");
         let pre_tokenizer = match kind {
             "default" | "gpt-2" => byte_level(true),

@@ -153,6 +153,9 @@ pub(crate) fn check(model: &ModelConfig) -> std::result::Result<(), String> {
     if !model.head_dim.is_multiple_of(2) {
         return Err(format!("heads have width {}, rotary positions need an even one", model.head_dim));
     }
+    if let Some(id) = model.eos_token_ids.iter().find(|&&id| id as usize >= model.vocab_size) {
+        return Err(format!("the end-of-text token {id} is outside the vocabulary of {} tokens", model.vocab_size));
+    }
     Ok(())
 }
 

@@ -40,6 +40,7 @@ fn read_config(folder: &Path) -> Result<FolderConfig> {
         let eos = config::token_ids(&read_object(&path)?, "eos_token_id", &path)?;
         if !eos.is_empty() {
             config.model.eos_token_ids = eos;
+            check(&config.model).map_err(|reason| malformed(&path, reason))?;
         }
     }
     Ok(config)

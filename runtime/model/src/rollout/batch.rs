@@ -53,7 +53,7 @@ struct Slot {
 
 /// A running call of [`super::RolloutEngine::generate`].
 pub struct Batch<'a> {
-    max_batch: usize,
+    max_slots: usize,
     decoder: &'a mut Decoder,
     caches: &'a mut Caches,
     request: &'a Request<'a>,
@@ -73,13 +73,13 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Prepares a request that was checked.
-    pub fn new(max_batch: usize, decoder: &'a mut Decoder, caches: &'a mut Caches, request: &'a Request<'a>) -> Self {
+    pub fn new(max_slots: usize, decoder: &'a mut Decoder, caches: &'a mut Caches, request: &'a Request<'a>) -> Self {
         let longest = request.prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
         caches.prompts.reset(longest);
         caches.completions.reset(request.sampling.max_completion_length);
         decoder.reserve(longest + request.sampling.max_completion_length);
         Batch {
-            max_batch,
+            max_slots,
             sampler: Sampler::new(request.sampling),
             vocab_size: decoder.config().vocab_size,
             decoder,
@@ -120,7 +120,7 @@ impl<'a> Batch<'a> {
     fn start_completions(&mut self) -> Range<usize> {
         let Request { prompts, num_generations, sampling, stream, .. } = *self.request;
         let (first, first_group) = (self.slots.len(), self.groups.len());
-        while self.slots.len() < self.max_batch && self.next < prompts.len() * num_generations {
+        while self.slots.len() < self.max_slots && self.next < prompts.len() * num_generations {
             let (prompt, completion) = (self.next / num_generations, self.next % num_generations);
             self.next += 1;
             if completion == 0 {
@@ -260,7 +260,9 @@ impl<'a> Batch<'a> {
             };
             // In order, so that completions of a prompt stay neighbours and find its keys in the cache.
             let mut slot = self.slots.remove(place);
-            let (text, stopped) = final_text(decode, &slot.tokens, &sampling.stop);
+            // Some tokenizers do not mark their end-of-text token as special, and would write it out.
+            let ended = slot.tokens.last().is_some_and(|token| self.decoder.config().eos_token_ids.contains(token));
+            let (text, stopped) = final_text(decode, &slot.tokens[..slot.tokens.len() - usize::from(ended)], &sampling.stop);
             if stopped {
                 finish = FinishReason::Stop;
             }
