@@ -128,6 +128,9 @@ impl From<anyhow::Error> for Diagnostic {
     }
 }
 
+/// How to go on with a recipe that was changed: `--resume` takes only the one that a run was started with.
+const NEW_RUN: &str = "a changed recipe is a new run, which goes on with `model.path = \"RUN/checkpoints/step-N/model\"`";
+
 /// What a library's error means to the user.
 struct Kind {
     code: String,
@@ -199,6 +202,8 @@ fn run(error: &plumb_train::run::Error) -> Kind {
         }
         Error::RecipeChanged { .. } => Kind::new("run.recipe_changed", ExitStatus::Usage)
             .hint("resume with the recipe and the `--set` of the first start, or start a new run in another folder"),
+        Error::InputChanged { .. } => Kind::new("run.input_changed", ExitStatus::Usage)
+            .hint("put the old file back, or start a new run with `model.path = \"RUN/checkpoints/step-N/model\"`"),
         Error::BrokenLine { .. } | Error::Malformed { .. } => Kind::new("run.malformed", ExitStatus::Resource),
         Error::Checkpoint { .. } => {
             Kind::new("run.checkpoint", ExitStatus::Resource).hint("the checkpoint before it is whole: go on with `--resume`")
@@ -218,10 +223,10 @@ fn train(error: &plumb_train::Error) -> Kind {
         Error::Recipe { .. } => Kind::new("recipe.value", ExitStatus::Usage),
         Error::LoadPlugin { .. } | Error::Plugin { .. } => Kind::new("plugin.error", ExitStatus::Plugin),
         Error::FaultAborts { code, .. } => Kind::new(&format!("plugin.{code}"), ExitStatus::Plugin)
-            .hint("let the run go on with `on_fault = \"drop-group\"`, `\"drop-row\"` or `{ value = ... }`"),
+            .hint(format!("`on_fault = \"drop-group\"`, `\"drop-row\"` or `{{ value = ... }}` lets a run go on; {NEW_RUN}")),
         Error::Answer { .. } => Kind::new("plugin.answer", ExitStatus::Plugin),
         Error::Diverged { .. } => Kind::new("train.diverged", ExitStatus::Resource)
-            .hint("lower `optimizer.learning_rate` or `optimizer.max_grad_norm`; go on from the last checkpoint with `--resume`"),
+            .hint(format!("lower `optimizer.learning_rate` or `optimizer.max_grad_norm`; {NEW_RUN}")),
         Error::Interrupted { .. } => Kind::new("train.interrupted", ExitStatus::Interrupted),
         // Transparent: the inner error is not in the chain.
         Error::Model(inner) => model(inner),

@@ -59,7 +59,7 @@ pub struct RolloutArgs {
     /// Most sequences decoded at once
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub max_batch: usize,
-    /// Use the prompt as it is, without the model's chat template
+    /// Use the prompt as it is, without the model's chat template; a begin-of-text token is added where the model expects one
     #[arg(long)]
     pub raw: bool,
     /// Where to write; stdout when absent
@@ -77,7 +77,8 @@ pub fn run(args: &RolloutArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let model = plumb_model::load(&args.model)?;
     let prompt = |(i, row): (usize, &Row)| {
         let text = prompt_text(row, args, &model.tokenizer)?;
-        let tokens = model.tokenizer.encode(&text).with_context(|| place(&args.input, row))?;
+        let encoded = if args.raw { model.tokenizer.encode_prompt(&text) } else { model.tokenizer.encode(&text) };
+        let tokens = encoded.with_context(|| place(&args.input, row))?;
         if tokens.is_empty() {
             return Err(Diagnostic::resource(
                 "input.empty_prompt",
@@ -155,9 +156,10 @@ fn prompt_text(row: &Row, args: &RolloutArgs, tokenizer: &Tokenizer) -> anyhow::
         let error = Diagnostic::usage("model.no_chat_template", format!("`{}` has no chat template", args.model.display()));
         return Err(error.hint("continue the prompts as they are with `--raw`").into());
     }
-    let messages = match row.columns.get("messages") {
+    let conversation = || row.columns.get("prompt").filter(|prompt| prompt.is_array());
+    let messages = match row.columns.get("messages").or_else(conversation) {
         Some(messages) => {
-            let wrong = || format!("{}: `messages` must be a list of {{\"role\", \"content\"}}", place(&args.input, row));
+            let wrong = || format!("{}: messages must be a list of {{\"role\", \"content\"}}", place(&args.input, row));
             messages
                 .as_array()
                 .and_then(|list| list.iter().map(message).collect())

@@ -69,9 +69,13 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, output: Output) -> anyhow::Res
             show(&summary, output)?;
             Ok(ExitStatus::Success)
         }
-        Err(plumb_train::Error::Interrupted { step }) => {
+        Err(plumb_train::Error::Interrupted { step, checkpoint }) => {
             let error = Diagnostic::new("train.interrupted", ExitStatus::Interrupted, format!("interrupted after step {step}"));
-            Err(error.hint(format!("a checkpoint was written: go on with `--run-dir {} --resume`", run_dir.display())).into())
+            let there = checkpoint.map_or_else(
+                || "there is no checkpoint yet: begin again".to_owned(),
+                |step| format!("there is a checkpoint of step {step}: go on"),
+            );
+            Err(error.hint(format!("{there} with `--run-dir {} --resume`", run_dir.display())).into())
         }
         Err(error) => Err(error.into()),
     }
@@ -85,7 +89,7 @@ fn interrupt_flag(output: Output) -> Result<Arc<AtomicBool>, Diagnostic> {
         if set.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(ExitStatus::Interrupted.code()));
         }
-        output.note("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once");
+        output.note("stopping after this step; press Ctrl-C again to stop at once");
     };
     ctrlc::set_handler(handler).map_err(|e| Diagnostic::resource("signal", "cannot listen for Ctrl-C").because(e.to_string()))?;
     Ok(flag)

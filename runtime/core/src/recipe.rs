@@ -147,7 +147,7 @@ pub enum Algorithm {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// JSONL or Parquet files with `prompt` (or `messages`), and `completion` for `sft`; further columns reach the plugins.
+    /// JSONL or Parquet files with `prompt` (a text, or TRL's list of messages) or `messages`, and `completion` for `sft`; further columns reach the plugins.
     pub train: Vec<PathBuf>,
     /// Rows to leave out at the start of the training files, after shuffling; they are for the evaluation.
     #[serde(default)]
@@ -164,7 +164,8 @@ pub struct Data {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptFormat {
-    /// Whether the prompt goes through the model's chat template, as the user's message.
+    /// Whether the prompt goes through the model's chat template, as the user's message. Without, the model sees the text itself,
+    /// after a begin-of-text token where its tokenizer puts one (Llama, Mistral) and the text has none.
     pub chat: bool,
     /// System message, with `chat`. None leaves the template's own default.
     pub system: Option<String>,
@@ -200,7 +201,9 @@ pub struct Optimizer {
     pub lr_scheduler_type: LrSchedule,
     /// Steps over which the rate rises from 0.
     pub warmup_steps: u64,
-    /// Parts a step's batch is divided into to save memory; the gradient is the same but for rounding.
+    /// Parts that a step's batch is divided into (in TRL it multiplies the batch instead). With `loss_type = "bnpo"` each part is
+    /// averaged over its own tokens, so the loss is another one; with all others it is the same but for rounding. It is not needed
+    /// to save memory: micro-batches of at most `MICRO_BATCH_TOKENS_MAX` (2048) tokens bound that anyway.
     pub gradient_accumulation_steps: usize,
 }
 

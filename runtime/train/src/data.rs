@@ -10,8 +10,11 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use plumb_core::seed::Stream;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::run::DataFile;
+use crate::run::ledger::hex;
 
 /// One row of a data file.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +62,23 @@ pub fn read(paths: &[PathBuf], base: &Path) -> Result<Vec<Row>> {
         }
     }
     Ok(rows)
+}
+
+/// SHA-256 of files, each once, by the paths that the recipe gives; relative paths start at `base`.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn digests<'a>(paths: impl IntoIterator<Item = &'a PathBuf>, base: &Path) -> Result<Vec<DataFile>> {
+    let mut files: Vec<DataFile> = Vec::new();
+    for path in paths {
+        if files.iter().all(|file| file.path != *path) {
+            let full = base.join(path);
+            let mut digest = Sha256::new();
+            std::io::copy(&mut open(&full)?, &mut digest).map_err(|source| Error::Io { action: "read", path: full, source })?;
+            files.push(DataFile { path: path.clone(), sha256: hex(&digest.finalize()) });
+        }
+    }
+    Ok(files)
 }
 
 fn open(path: &Path) -> Result<File> {

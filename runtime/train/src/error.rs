@@ -116,11 +116,13 @@ pub enum Error {
         /// NaN or an infinity.
         value: f64,
     },
-    /// The user asked to stop; a checkpoint was written.
-    #[error("interrupted after step {step}; a checkpoint was written")]
+    /// The user asked to stop.
+    #[error("interrupted after step {step}")]
     Interrupted {
         /// Last finished step.
         step: u64,
+        /// Step of the newest checkpoint, if there is one: the run goes on after it.
+        checkpoint: Option<u64>,
     },
     /// The model, its tokenizer or an engine failed.
     #[error(transparent)]

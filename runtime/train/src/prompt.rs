@@ -46,14 +46,19 @@ impl<'a> Prompter<'a> {
     /// # Errors
     /// [`Error::Row`] when a column is missing or wrong, or the prompt is empty or longer than `max_tokens`.
     pub fn prompt(&self, row: &Row, id: u64, max_tokens: usize) -> Result<(String, Prompt)> {
-        let text = if self.format.chat {
+        let (text, tokens) = if self.format.chat {
             let mut messages = self.messages(row)?;
             messages.pop_if(|last| last.role == "assistant");
-            self.tokenizer.render_chat(&messages, true)?
+            let text = self.tokenizer.render_chat(&messages, true)?;
+            let tokens = self.tokenizer.encode(&text)?;
+            (text, tokens)
+        } else if self.conversational_prompt(row).is_some() {
+            return Err(row.error("column `prompt` is a list of messages, which needs `data.prompt.chat = true`"));
         } else {
-            self.template(row)?
+            let text = self.template(row)?;
+            let tokens = self.tokenizer.encode_prompt(&text)?;
+            (text, tokens)
         };
-        let tokens = self.tokenizer.encode(&text)?;
         if tokens.is_empty() {
             return Err(row.error("the prompt is empty"));
         }
@@ -71,6 +76,8 @@ impl<'a> Prompter<'a> {
         let text = match (row.columns.get("completion"), row.columns.get("messages")) {
             (Some(Value::String(text)), _) => text.clone(),
             (Some(Value::Number(number)), _) => number.to_string(),
+            // TRL's conversational form: the answer as a list with one message.
+            (Some(Value::Array(answer)), _) if answer.len() == 1 => parse_message(row, &answer[0])?.content,
             (None, Some(_)) => match self.messages(row)?.pop() {
                 Some(last) if last.role == "assistant" => last.content,
                 _ => return Err(row.error("`messages` does not end with the assistant's")),
@@ -83,19 +90,12 @@ impl<'a> Prompter<'a> {
         Ok(tokens)
     }
 
-    /// The row's `messages`, or else the template as the user's message; in both cases after the recipe's system message.
+    /// The row's `messages`, or its `prompt` where that is a list of them (TRL's conversational form), or else the template as the
+    /// user's message; in all cases after the recipe's system message.
     fn messages(&self, row: &Row) -> Result<Vec<Message>> {
-        let mut messages = match row.columns.get("messages") {
-            Some(Value::Array(all)) => all
-                .iter()
-                .map(|m| {
-                    let text = |key: &str| m.get(key).and_then(Value::as_str);
-                    let (Some(role), Some(content)) = (text("role"), text("content")) else {
-                        return Err(row.error("a message lacks `role` or `content`"));
-                    };
-                    Ok(message(role, content))
-                })
-                .collect::<Result<Vec<_>>>()?,
+        let conversation = self.conversational_prompt(row);
+        let mut messages = match row.columns.get("messages").or(conversation) {
+            Some(Value::Array(all)) => all.iter().map(|m| parse_message(row, m)).collect::<Result<Vec<_>>>()?,
             Some(_) => return Err(row.error("column `messages` is not a list")),
             None => vec![message("user", &self.template(row)?)],
         };
@@ -106,12 +106,26 @@ impl<'a> Prompter<'a> {
         Ok(messages)
     }
 
+    /// The column `prompt` where it is a list, unless the recipe has a template of its own for it.
+    fn conversational_prompt<'r>(&self, row: &'r Row) -> Option<&'r Value> {
+        let plain = self.format.template == PromptFormat::default().template;
+        row.columns.get("prompt").filter(|prompt| plain && prompt.is_array())
+    }
+
     fn template(&self, row: &Row) -> Result<String> {
         let template = self.templates.get_template("prompt").expect("the template was added");
         template.render(minijinja::Value::from(minijinja::value::Serde(&row.columns))).map_err(|e| {
             let names: Vec<&str> = row.columns.keys().map(String::as_str).collect();
             row.error(format!("the prompt's template fails: {e}; columns: {}", names.join(", ")))
         })
+    }
+}
+
+fn parse_message(row: &Row, value: &Value) -> Result<Message> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str);
+    match (text("role"), text("content")) {
+        (Some(role), Some(content)) => Ok(message(role, content)),
+        _ => Err(row.error("a message lacks `role` or `content`")),
     }
 }
 

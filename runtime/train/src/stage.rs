@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use plumb_core::recipe::{Algorithm, Data, Stage};
+use plumb_core::seed::Stream;
 use plumb_model::Tokenizer;
 use plumb_model::config::ModelConfig;
 
@@ -75,8 +76,12 @@ impl StageData {
                 }
             } else {
                 let rows = data::read(&eval.files, base)?;
-                for (i, row) in rows[..most(rows.len())].iter().enumerate() {
-                    this.eval.push(example(row, i, max_prompt)?);
+                // Any rows, not the first: files come one after the other, and may be sorted.
+                let mut chosen = Stream::new(seed, "eval-rows", &[]).permutation(rows.len());
+                chosen.truncate(most(rows.len()));
+                chosen.sort_unstable();
+                for i in chosen {
+                    this.eval.push(example(&rows[i], i, max_prompt)?);
                 }
             }
             if this.eval.is_empty() {
@@ -87,4 +92,23 @@ impl StageData {
         this.columns = data_columns(this.examples.iter().chain(&this.eval).map(|example| &example.row));
         Ok(this)
     }
+}
+
+/// What to tell of evaluations whose prompts some stage trains on, be it another one: their accuracy is no held-out one.
+pub fn leaks(stages: &[Stage], data: &[StageData]) -> Vec<String> {
+    let trained: Vec<BTreeSet<&str>> =
+        data.iter().map(|data| data.examples.iter().map(|example| example.prompt_text.as_str()).collect()).collect();
+    let mut messages = Vec::new();
+    for (evaluating, data) in stages.iter().zip(data) {
+        for (training, trained) in stages.iter().zip(&trained) {
+            let both = data.eval.iter().filter(|example| trained.contains(example.prompt_text.as_str())).count();
+            if both > 0 {
+                let (n, evaluating, training) = (data.eval.len(), &evaluating.name, &training.name);
+                messages.push(format!(
+                    "evaluation of stage `{evaluating}`: {both} of {n} evaluation prompts are also trained on (stage `{training}`)"
+                ));
+            }
+        }
+    }
+    messages
 }

@@ -24,9 +24,9 @@ use crate::objective::{Lesson, Objective};
 use crate::optimizer::{AdamW, clip_scale};
 use crate::plugins::{PluginFactory, StagePlugins};
 use crate::policy::Policy;
-use crate::run::{Checkpoint, CheckpointParts, MetricSet, Progress, Record, RunDir, write_plugins_lock};
+use crate::run::{Checkpoint, CheckpointParts, Inputs, MetricSet, Progress, Record, RunDir};
 use crate::schedule::learning_rate;
-use crate::stage::StageData;
+use crate::stage::{StageData, leaks};
 
 /// What to train, and where.
 #[derive(Clone, Debug)]
@@ -85,10 +85,9 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
     check(recipe)?;
     let plugins = recipe.stages.iter().map(|stage| StagePlugins::load(stage, factory)).collect::<Result<Vec<_>>>()?;
     // A fresh run creates its folder last, when all that the user gave has been read and found good.
-    let resumed = match request.resume {
-        true => Some(RunDir::resume(&request.run_dir, recipe, &mut |message| observer.message(&message))?),
-        false => None,
-    };
+    let inputs = inputs(request, &plugins)?;
+    let resume = || RunDir::resume(&request.run_dir, recipe, &inputs, &mut |message| observer.message(&message));
+    let resumed = request.resume.then(resume).transpose()?;
     let checkpoint = resumed.as_ref().and_then(|(_, checkpoint)| checkpoint.as_ref());
     let policy = Policy::new(load_model(request, checkpoint)?, recipe.engine);
     let read = |stage| StageData::read(stage, &request.recipe_dir, recipe.seed, &policy.tokenizer, &policy.params.config);
@@ -96,17 +95,12 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
     let samplers = recipe.stages.iter().zip(&data).enumerate().map(|(i, (stage, data))| sampler(recipe.seed, i, stage, data));
     let samplers = samplers.collect::<Result<Vec<_>>>()?;
 
+    leaks(&recipe.stages, &data).iter().for_each(|message| observer.message(message));
+
     let (dir, checkpoint) = match resumed {
         Some(resumed) => resumed,
-        None => (RunDir::create(&request.run_dir, recipe, &request.recipe_dir)?, None),
+        None => (RunDir::create(&request.run_dir, recipe, &request.recipe_dir, &inputs)?, None),
     };
-    let mut locked: Vec<_> = Vec::new();
-    plugins.iter().flat_map(|plugins| &plugins.locked).for_each(|one| {
-        if !locked.contains(one) {
-            locked.push(one.clone())
-        }
-    });
-    write_plugins_lock(dir.path(), &locked)?;
     let progress = checkpoint.as_ref().map(|checkpoint| checkpoint.progress.clone()).unwrap_or_default();
     let mut run = Run {
         request,
@@ -168,6 +162,22 @@ fn check(recipe: &Recipe) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What must be the same when the run goes on.
+fn inputs(request: &TrainRequest, plugins: &[StagePlugins]) -> Result<Inputs> {
+    let mut inputs = Inputs::default();
+    for locked in plugins.iter().flat_map(|plugins| &plugins.locked) {
+        if !inputs.plugins.contains(locked) {
+            inputs.plugins.push(locked.clone());
+        }
+    }
+    inputs.data = digests(recipe_files(&request.recipe), &request.recipe_dir)?;
+    Ok(inputs)
+}
+
+fn recipe_files(recipe: &Recipe) -> impl Iterator<Item = &PathBuf> {
+    recipe.stages.iter().flat_map(|stage| stage.data.train.iter().chain(stage.eval.iter().flat_map(|eval| &eval.files)))
 }
 
 fn load_model(request: &TrainRequest, checkpoint: Option<&Checkpoint>) -> Result<LoadedModel> {

@@ -95,15 +95,23 @@ impl<'a> Grpo<'a> {
         Ok(rows)
     }
 
+    /// Why the loss does not see a row, for each row: it has left the step, or it was cut off and those are masked. The latter still
+    /// count in the loss's normalizers, as in TRL.
+    fn reasons(&self, rows: &StepRows) -> Vec<Option<String>> {
+        let mask = self.stage.grpo.mask_truncated_completions;
+        let masked = |row: &RowRef| mask && row.completion.finish == FinishReason::Length;
+        let rows = rows.rows().into_iter().zip(&rows.dropped);
+        rows.map(|(row, dropped)| dropped.clone().or_else(|| masked(&row).then(|| "truncated".to_owned()))).collect()
+    }
+
     /// The completions that the loss sees, with their weights and advantages.
     fn loss_rows(&self, rows: &StepRows) -> (Vec<LossRow>, Vec<std::ops::Range<usize>>) {
         let grpo = &self.stage.grpo;
         let refs = rows.rows();
         let prompts: Vec<Arc<[u32]>> = rows.groups.iter().map(|group| group.prompt.tokens.as_slice().into()).collect();
-        let live = rows.live();
+        let (live, reasons) = (rows.live(), self.reasons(rows));
         let length = |&row: &usize| refs[row].completion.tokens.len();
-        let masked = |row: usize| grpo.mask_truncated_completions && refs[row].completion.finish == FinishReason::Length;
-        let seen: Vec<usize> = live.iter().copied().filter(|&row| !masked(row)).collect();
+        let seen: Vec<usize> = live.iter().copied().filter(|&row| reasons[row].is_none()).collect();
         let parts = parts(seen.len(), self.stage.optimizer.gradient_accumulation_steps);
         let mut all = Vec::with_capacity(seen.len());
         for part in &parts {
@@ -144,13 +152,14 @@ impl Objective for Grpo<'_> {
             loss_rows.iter_mut().zip(of_reference).for_each(|(row, reference)| row.ref_logprobs = reference);
         }
         step_metrics(&rows, &judged, &mut metrics);
+        let reasons = self.reasons(&rows);
         Ok(Lesson {
             rows: loss_rows,
             parts,
             tokens: rows.rows().iter().map(|row| (row.example.prompt.tokens.len() + row.completion.tokens.len()) as u64).sum(),
             metrics,
-            record: record(&rows),
-            table: Some(table(&rows)),
+            record: record(&rows, &reasons),
+            table: Some(table(&rows, reasons)),
             messages: judged.unused,
         })
     }
@@ -240,7 +249,7 @@ fn step_metrics(rows: &StepRows, judged: &Judged, metrics: &mut Vec<(String, f64
     metrics.extend(judged.metrics.iter().cloned());
 }
 
-fn record(rows: &StepRows) -> StepRecord {
+fn record(rows: &StepRows, reasons: &[Option<String>]) -> StepRecord {
     let completions = rows.rows().into_iter().enumerate().map(|(i, row)| CompletionRecord {
         prompt: row.place as u32,
         tokens: row.completion.tokens.clone(),
@@ -249,8 +258,10 @@ fn record(rows: &StepRows) -> StepRecord {
         raw: rows.raw[i],
         shaped: rows.shaped[i],
         advantage: rows.advantages[i],
-        kept: rows.dropped[i].is_none(),
-        reason: rows.dropped[i].clone(),
+        token_advantages: rows.token_advantages.as_ref().map(|tokens| tokens[i].clone()),
+        weight: rows.weights[i],
+        kept: reasons[i].is_none(),
+        reason: reasons[i].clone(),
     });
     StepRecord {
         stage: rows.stage.into(),
@@ -261,7 +272,31 @@ fn record(rows: &StepRows) -> StepRecord {
     }
 }
 
-fn table(rows: &StepRows) -> Table {
+/// Columns of the completions file that the run itself has, besides `rewards/...` and `status/...`.
+const OWN_COLUMNS: [&str; 14] = [
+    "step",
+    "row_id",
+    "prompt_id",
+    "index",
+    "prompt",
+    "completion",
+    "tokens",
+    "finish",
+    "raw",
+    "shaped",
+    "advantage",
+    "weight",
+    "kept",
+    "reason",
+];
+
+/// A data column's name in the completions file: under `data/` where the run has a column of that name.
+fn data_column_name(name: &str) -> String {
+    let own = OWN_COLUMNS.contains(&name) || name.starts_with("rewards/") || name.starts_with("status/");
+    if own { format!("data/{name}") } else { name.to_owned() }
+}
+
+fn table(rows: &StepRows, reasons: Vec<Option<String>>) -> Table {
     let refs = rows.rows();
     let mut table = Table::new(refs.len());
     table.int("step", refs.iter().map(|_| rows.step));
@@ -271,7 +306,7 @@ fn table(rows: &StepRows) -> Table {
     table.text("prompt", refs.iter().map(|row| row.example.prompt_text.as_str()));
     table.text("completion", refs.iter().map(|row| row.completion.text.as_str()));
     for name in rows.columns.iter().filter(|name| *name != "prompt") {
-        table.text(name.as_str(), refs.iter().map(|row| row.example.row.text(name)));
+        table.text(data_column_name(name), refs.iter().map(|row| row.example.row.text(name)));
     }
     table.int("tokens", refs.iter().map(|row| row.completion.tokens.len() as u64));
     table.text("finish", refs.iter().map(|row| finish(row.completion.finish)));
@@ -286,8 +321,8 @@ fn table(rows: &StepRows) -> Table {
     table.float("shaped", rows.shaped.iter().copied());
     table.float("advantage", rows.advantages.iter().copied());
     table.float("weight", rows.weights.iter().map(|&weight| Some(weight)));
-    table.bool("kept", rows.dropped.iter().map(Option::is_none));
-    table.insert("reason", TableColumn::Text(rows.dropped.clone()));
+    table.bool("kept", reasons.iter().map(Option::is_none));
+    table.insert("reason", TableColumn::Text(reasons));
     table
 }
 

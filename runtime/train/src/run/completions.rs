@@ -40,7 +40,8 @@ impl TableColumn {
 /// Named columns of equal length. The order of columns is that of the file.
 ///
 /// The columns of a step: `step`, `prompt_id`, `index`, `prompt`, `completion`, the data's own columns (`answer`, ...), `tokens`,
-/// `finish`, `rewards/<name>` and `status/<name>` per reward plugin, `raw`, `shaped`, `advantage`, `kept`, `reason`.
+/// `finish`, `rewards/<name>` and `status/<name>` per reward plugin, `raw`, `shaped`, `advantage`, `weight`, `kept`, `reason`. A
+/// column of the data with one of these names is there as `data/<name>`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
     rows: usize,

@@ -44,6 +44,18 @@ pub enum Error {
         /// First key that differs, as `stages.0.optimizer.learning_rate`.
         key: String,
     },
+    /// A run was to be continued with a plugin or data file that has changed.
+    #[error("the run in `{}` was started with another version of {what}: SHA-256 {before}, now {now}", path.display())]
+    InputChanged {
+        /// Which folder.
+        path: PathBuf,
+        /// Which plugin or file.
+        what: String,
+        /// SHA-256 that the run was started with.
+        before: String,
+        /// SHA-256 of what there is now.
+        now: String,
+    },
     /// A file of the run is not what it should be.
     #[error("`{}`, line {line}: {reason}", path.display())]
     BrokenLine {

@@ -268,8 +268,11 @@ mod tests {
         let path = folder.path().join("ledger.jsonl");
         let mut writer = LedgerWriter::open(&path, 0).unwrap();
         let data = vec![DataFile { path: "a.jsonl".into(), sha256: hash(b"rows") }];
-        let records =
-            [Record::RunStart { build: "0.1.0".into(), recipe_sha256: hash(b"recipe"), seed: i64::MAX as u64, data }, step(1), step(2)];
+        let records = [
+            Record::RunStart { build: "0.1.0".into(), recipe_sha256: hash(b"recipe"), seed: i64::MAX as u64, data },
+            step(1),
+            step(2),
+        ];
         for record in &records {
             writer.append(record).unwrap();
         }

@@ -18,6 +18,7 @@
 
 mod append;
 mod error;
+mod inputs;
 mod lock;
 
 pub mod checkpoint;
@@ -37,6 +38,7 @@ pub use checkpoint::{Checkpoint, CheckpointParts, Progress, Records};
 pub use completions::{Table, TableColumn};
 use error::IoContext;
 pub use error::{Error, Result};
+pub use inputs::{DataFile, Inputs};
 use ledger::LedgerWriter;
 pub use ledger::{CompletionRecord, OutcomeRecord, PluginGeneration, Record, StepRecord};
 pub use lock::{LockedPlugin, read_plugins_lock, write_plugins_lock};
@@ -64,7 +66,7 @@ impl RunDir {
     ///
     /// # Errors
     /// [`Error::NotEmpty`] when the folder holds anything.
-    pub fn create(path: &Path, recipe: &Recipe, recipe_dir: &Path) -> Result<Self> {
+    pub fn create(path: &Path, recipe: &Recipe, recipe_dir: &Path, inputs: &Inputs) -> Result<Self> {
         fs::create_dir_all(path).at("create", path)?;
         if fs::read_dir(path).at("read", path)?.next().is_some() {
             return Err(Error::NotEmpty { path: path.to_owned(), resumable: is_run(path) });
@@ -72,7 +74,7 @@ impl RunDir {
         let file = path.join(RECIPE);
         let note = format!("# Resolved; paths are relative to `{}`.\n\n", recipe_dir.display());
         fs::write(&file, note + &recipe_text(recipe)).at("write", &file)?;
-        Self::start(path, recipe)
+        Self::start(path, recipe, inputs)
     }
 
     /// Goes on with a run: opens it at its newest whole checkpoint, or at its start when there is none.
@@ -80,8 +82,14 @@ impl RunDir {
     /// `message` gets a line for each damaged checkpoint.
     ///
     /// # Errors
-    /// [`Error::NotARun`] when there is no run, [`Error::RecipeChanged`] when it was started with another recipe.
-    pub fn resume(path: &Path, recipe: &Recipe, message: &mut dyn FnMut(String)) -> Result<(Self, Option<Checkpoint>)> {
+    /// [`Error::NotARun`] when there is no run, [`Error::RecipeChanged`] and [`Error::InputChanged`] when it was started with
+    /// another recipe, plugin or data file.
+    pub fn resume(
+        path: &Path,
+        recipe: &Recipe,
+        inputs: &Inputs,
+        message: &mut dyn FnMut(String),
+    ) -> Result<(Self, Option<Checkpoint>)> {
         let file = path.join(RECIPE);
         if !is_run(path) {
             return Err(Error::NotARun { path: path.to_owned(), missing: RECIPE });
@@ -93,20 +101,23 @@ impl RunDir {
         if let Some(key) = first_difference(&before, &now) {
             return Err(Error::RecipeChanged { path: path.to_owned(), key });
         }
+        inputs.check(path, &path.join(LEDGER))?;
         let found = checkpoint::newest(&path.join("checkpoints"), message)?;
         let run = match &found {
             Some(checkpoint) => Self::open_at(path, &checkpoint.progress)?,
-            None => Self::start(path, recipe)?,
+            None => Self::start(path, recipe, inputs)?,
         };
         Ok((run, found))
     }
 
-    fn start(path: &Path, recipe: &Recipe) -> Result<Self> {
+    fn start(path: &Path, recipe: &Recipe, inputs: &Inputs) -> Result<Self> {
+        write_plugins_lock(path, &inputs.plugins)?;
         let mut run = Self::open_at(path, &Progress::default())?;
         run.record(&Record::RunStart {
             build: env!("CARGO_PKG_VERSION").into(),
             recipe_sha256: ledger::hash(recipe_text(recipe).as_bytes()),
             seed: recipe.seed,
+            data: inputs.data.clone(),
         })?;
         Ok(run)
     }
@@ -177,10 +188,7 @@ impl RunDir {
     }
 
     /// Puts the final policy into `model/`, which `write` fills under another name first.
-    pub fn save_model(
-        &self,
-        write: impl FnOnce(&Path) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Result<PathBuf> {
+    pub fn save_model(&self, write: impl FnOnce(&Path) -> checkpoint::Written) -> Result<PathBuf> {
         let (model, tmp) = (self.path.join("model"), self.path.join("model.tmp"));
         for old in [&tmp, &model] {
             if old.exists() {
@@ -295,12 +303,12 @@ mod tests {
     fn resumed_run_equals_one_that_was_not_interrupted() {
         let folder = tempfile::tempdir().unwrap();
         let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
-        let mut run = RunDir::create(&whole, &recipe(1e-3), folder.path()).unwrap();
+        let mut run = RunDir::create(&whole, &recipe(1e-3), folder.path(), &Inputs::default()).unwrap();
         (1..=2).for_each(|i| step(&mut run, i));
         save(&mut run, 2);
         step(&mut run, 3);
 
-        let mut run = RunDir::create(&killed, &recipe(1e-3), folder.path()).unwrap();
+        let mut run = RunDir::create(&killed, &recipe(1e-3), folder.path(), &Inputs::default()).unwrap();
         (1..=2).for_each(|i| step(&mut run, i));
         save(&mut run, 2);
         (3..=5).for_each(|i| step(&mut run, i));
@@ -310,7 +318,7 @@ mod tests {
             .open(killed.join(METRICS))
             .and_then(|mut f| std::io::Write::write_all(&mut f, b"{\"st"))
             .unwrap();
-        let (mut run, checkpoint) = RunDir::resume(&killed, &recipe(1e-3), &mut |m| panic!("{m}")).unwrap();
+        let (mut run, checkpoint) = RunDir::resume(&killed, &recipe(1e-3), &Inputs::default(), &mut |m| panic!("{m}")).unwrap();
         assert_eq!(checkpoint.unwrap().progress.step, 2);
         step(&mut run, 3);
 
@@ -333,11 +341,11 @@ mod tests {
     fn run_killed_before_its_first_checkpoint_begins_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
-        let mut run = RunDir::create(&path, &recipe(1e-3), folder.path()).unwrap();
+        let mut run = RunDir::create(&path, &recipe(1e-3), folder.path(), &Inputs::default()).unwrap();
         let fresh = bytes(&path, LEDGER);
         step(&mut run, 1);
         drop(run);
-        let (_, checkpoint) = RunDir::resume(&path, &recipe(1e-3), &mut |m| panic!("{m}")).unwrap();
+        let (_, checkpoint) = RunDir::resume(&path, &recipe(1e-3), &Inputs::default(), &mut |m| panic!("{m}")).unwrap();
         assert!(checkpoint.is_none());
         assert_eq!(bytes(&path, LEDGER), fresh);
         assert_eq!(bytes(&path, METRICS), b"");
@@ -348,15 +356,15 @@ mod tests {
     fn folder_in_use_another_recipe_and_no_run_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
-        RunDir::create(&path, &recipe(1e-3), folder.path()).unwrap();
-        let again = RunDir::create(&path, &recipe(1e-3), folder.path()).unwrap_err();
+        RunDir::create(&path, &recipe(1e-3), folder.path(), &Inputs::default()).unwrap();
+        let again = RunDir::create(&path, &recipe(1e-3), folder.path(), &Inputs::default()).unwrap_err();
         assert!(matches!(again, Error::NotEmpty { resumable: true, .. }), "{again:?}");
-        let changed = RunDir::resume(&path, &recipe(2e-3), &mut |_| ()).unwrap_err();
+        let changed = RunDir::resume(&path, &recipe(2e-3), &Inputs::default(), &mut |_| ()).unwrap_err();
         assert!(matches!(&changed, Error::RecipeChanged { key, .. } if key == "stages.0.optimizer.learning_rate"), "{changed:?}");
-        let none = RunDir::resume(folder.path(), &recipe(1e-3), &mut |_| ()).unwrap_err();
+        let none = RunDir::resume(folder.path(), &recipe(1e-3), &Inputs::default(), &mut |_| ()).unwrap_err();
         assert!(matches!(none, Error::NotARun { .. }), "{none:?}");
         fs::write(folder.path().join("other"), "x").unwrap();
-        let other = RunDir::create(folder.path(), &recipe(1e-3), folder.path()).unwrap_err();
+        let other = RunDir::create(folder.path(), &recipe(1e-3), folder.path(), &Inputs::default()).unwrap_err();
         assert!(matches!(other, Error::NotEmpty { resumable: false, .. }), "{other:?}");
     }
 

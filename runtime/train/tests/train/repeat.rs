@@ -94,7 +94,7 @@ fn interrupted_run_leaves_a_checkpoint_and_ends_with_the_same_model() {
     let mut observer = InterruptAfter(6, first.interrupt.clone());
     // Step 6 is the first half of a batch's two updates, so the run stops after step 7.
     let error = train(&first, &Closures::default(), &mut observer).unwrap_err();
-    assert!(matches!(error, Error::Interrupted { step: 7 }), "{error:?}");
+    assert!(matches!(error, Error::Interrupted { step: 7, checkpoint: Some(7) }), "{error:?}");
     assert!(folder.path().join("stopped/checkpoints/step-00000007").is_dir());
     train(&request(&recipe, folder.path(), "stopped", true), &Closures::default(), &mut ()).unwrap();
     let model = |run: &str| std::fs::read(folder.path().join(run).join("model/model.safetensors")).unwrap();
