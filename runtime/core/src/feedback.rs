@@ -2,6 +2,7 @@
 //! same from here.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::batch::{Batch, Ragged};
 
@@ -78,11 +79,15 @@ impl Outcome {
     }
 }
 
+/// Named components that an answer may have, and a step over all answers of a plugin. Each costs a number per row and a series in
+/// the run's records.
+pub const MAX_PARTS: usize = 64;
+
 /// A stretch of a completion with its own reward.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
-    /// Name of the component it belongs to.
-    pub name: String,
+    /// Name of the component it belongs to, shared by its stretches.
+    pub name: Arc<str>,
     /// Whether bounds count tokens; else Unicode scalar values.
     pub in_tokens: bool,
     /// Row of the batch.
@@ -287,7 +292,7 @@ pub trait Plugin: Send + Sync {
     /// Which plugin this is.
     fn id(&self) -> &PluginId;
 
-    /// Ends a step: what calls of the step wrote to the plugin's `kv` becomes visible, in the order of submission.
+    /// Ends a step: what calls of the step wrote to the plugin's `kv` becomes visible, in the order of row ids.
     fn end_step(&self) {}
 
     /// Takes the numbers of the step that ended last, without the plugin's name: what the plugin reported by itself, counts

@@ -13,6 +13,6 @@ pub mod seed;
 
 pub use batch::{Batch, Column, Ragged, Texts};
 pub use feedback::{
-    Decision, Filter, Outcome, Pending, Plugin, PluginError, PluginFault, PluginId, PluginKind, RewardFn, Rewards, RowFault, Shaped,
-    Shaper,
+    Decision, Filter, Outcome, Pending, Plugin, PluginError, PluginFault, PluginId, PluginKind, RewardFn, Rewards, RowFault,
+    Shaped, Shaper,
 };

@@ -1,11 +1,13 @@
 //! Checks of what guests answer. Nothing from a guest is used before it passed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use plumb_core::feedback::{Pairs, Relabel, Span};
+use plumb_core::feedback::{MAX_PARTS, Pairs, Relabel, Span};
 use plumb_core::{Batch, Column, Decision, Outcome, PluginFault, Ragged, Rewards, RowFault, Shaped};
 
 use crate::bindings::{filtering, rewarding, shaping, types};
+use crate::limits;
 use crate::view::BatchView;
 
 type Checked<T> = Result<T, PluginFault>;
@@ -71,13 +73,19 @@ pub fn decision(answer: filtering::Decision, batch: &Batch) -> Checked<Decision>
         finite("the weight", weights, |_| false)?;
     }
     let pairs = answer.pairs.map(|pairs| check_pairs(pairs, rows)).transpose()?;
+    at_most("relabels", MAX_PARTS, answer.relabels.len())?;
     let relabels = answer.relabels.into_iter().map(|relabel| check_relabel(relabel, batch)).collect::<Checked<_>>()?;
     let groups = batch.group_ends.len();
+    at_most("groups to regenerate", groups, answer.regenerate.len())?;
     if let Some(group) = answer.regenerate.iter().find(|&&group| group as usize >= groups) {
         return bad(format!("group {group} to regenerate, the batch has {groups}"));
     }
-    for (row, _) in &answer.reasons {
-        in_range("a reason", *row, rows)?;
+    let mut reasons = BTreeMap::new();
+    for (row, reason) in answer.reasons {
+        in_range("a reason", row, rows)?;
+        if reasons.insert(row, clip(reason)).is_some() {
+            return bad(format!("two reasons for row {row}"));
+        }
     }
     Ok(Decision {
         keep: answer.keep.into_iter().map(|keep| keep == 1).collect(),
@@ -86,7 +94,7 @@ pub fn decision(answer: filtering::Decision, batch: &Batch) -> Checked<Decision>
         relabels,
         regenerate: answer.regenerate,
         parts: parts(answer.parts, rows, |_| false)?,
-        reasons: answer.reasons,
+        reasons: reasons.into_iter().collect(),
     })
 }
 
@@ -132,6 +140,7 @@ fn check_pairs(pairs: filtering::Pairs, rows: usize) -> Checked<Pairs> {
 
 fn check_relabel(relabel: filtering::Relabel, batch: &Batch) -> Checked<Relabel> {
     let filtering::Relabel { column, rows, texts } = relabel;
+    at_most("rows of a relabel", batch.rows(), rows.len())?;
     if !matches!(batch.column(&column), Some(Column::Text(_))) {
         return bad(format!("a relabel of `{column}`, which is no text column of the batch"));
     }
@@ -151,7 +160,7 @@ fn row_faults(faults: Vec<types::RowFault>, rows: usize) -> Checked<BTreeMap<usi
     let mut by_row = BTreeMap::new();
     for types::RowFault { row, fault } in faults {
         in_range("a fault", row, rows)?;
-        let fault = RowFault { code: fault.code, message: fault.message };
+        let fault = RowFault { code: code(fault.code)?, message: clip(fault.message) };
         if by_row.insert(row as usize, fault).is_some() {
             return bad(format!("two faults for row {row}"));
         }
@@ -161,8 +170,10 @@ fn row_faults(faults: Vec<types::RowFault>, rows: usize) -> Checked<BTreeMap<usi
 
 /// Named components. NaN says that a row has no such part, and stands in all faulty rows.
 fn parts(parts: Vec<types::NamedF64>, rows: usize, faulty: impl Fn(usize) -> bool + Copy) -> Checked<Vec<(String, Vec<f64>)>> {
+    at_most("parts", MAX_PARTS, parts.len())?;
     let mut checked: Vec<(String, Vec<f64>)> = Vec::with_capacity(parts.len());
     for types::NamedF64 { name, mut values } in parts {
+        at_most("bytes in the name of a part", limits::NAME_BYTES, name.len())?;
         if name.is_empty() || checked.iter().any(|(other, _)| *other == name) {
             return bad(format!("a part named {name:?}; names must be there and differ"));
         }
@@ -176,9 +187,11 @@ fn parts(parts: Vec<types::NamedF64>, rows: usize, faulty: impl Fn(usize) -> boo
 
 /// Stretches of the completions; those of faulty rows are left out.
 fn spans(spans: Vec<types::NamedSpans>, rows: usize, faulty: impl Fn(usize) -> bool) -> Checked<Vec<Span>> {
+    at_most("lists of spans", limits::SPAN_LISTS, spans.len())?;
     let mut checked = Vec::new();
     for span in spans {
-        let (name, n) = (span.name, span.rows.len());
+        at_most("bytes in the name of spans", limits::NAME_BYTES, span.name.len())?;
+        let (name, n): (Arc<str>, _) = (span.name.into(), span.rows.len());
         count(&format!("starts of spans `{name}`"), n, span.starts.len())?;
         count(&format!("stops of spans `{name}`"), n, span.stops.len())?;
         count(&format!("values of spans `{name}`"), n, span.values.len())?;
@@ -203,14 +216,34 @@ fn spans(spans: Vec<types::NamedSpans>, rows: usize, faulty: impl Fn(usize) -> b
                     value: value.to_string(),
                 });
             }
-            checked.push(Span { name: name.clone(), in_tokens, row, start, stop, value });
+            checked.push(Span { name: Arc::clone(&name), in_tokens, row, start, stop, value });
         }
     }
     Ok(checked)
 }
 
+/// The code of a fault, which stands in the run's records once per row.
+pub fn code(code: String) -> Checked<String> {
+    at_most("bytes in a fault's code", limits::CODE_BYTES, code.len()).map(|()| code)
+}
+
+/// Cuts a text that the host will keep.
+pub fn clip(mut text: String) -> String {
+    if text.len() > limits::MESSAGE_BYTES {
+        text.truncate(text.floor_char_boundary(limits::MESSAGE_BYTES));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
+}
+
 fn bad<T>(message: String) -> Checked<T> {
-    Err(PluginFault::BadOutput { message })
+    Err(PluginFault::BadOutput { message: clip(message) })
+}
+
+/// Refuses a list that is longer than any use, before it is walked.
+fn at_most(what: &str, limit: usize, got: usize) -> Checked<()> {
+    if got <= limit { Ok(()) } else { bad(format!("{got} {what}, limit {limit}")) }
 }
 
 fn count(what: &str, expected: usize, got: usize) -> Checked<()> {
@@ -284,6 +317,32 @@ mod tests {
     }
 
     #[test]
+    fn answers_that_would_grow_in_the_host_are_refused_or_cut() {
+        let long = "é".repeat(limits::MESSAGE_BYTES);
+        let mut wordy = fault(1, "x");
+        wordy.fault.message.clone_from(&long);
+        let Outcome::Failed(kept) = &reward(vec![0.0; 3], vec![wordy]).unwrap().outcomes[1] else { panic!("a failed row") };
+        assert_eq!(kept.message, format!("{}…", &long[..limits::MESSAGE_BYTES]));
+        assert_eq!(reward(vec![0.0; 3], vec![fault(1, &"c".repeat(limits::CODE_BYTES + 1))]).unwrap_err().code(), "bad_output");
+        let many = |n: usize, bytes: usize| {
+            let name = |i| format!("{i:0>bytes$}");
+            parts((0..n).map(|i| types::NamedF64 { name: name(i), values: vec![0.0] }).collect(), 1, |_| false)
+        };
+        assert!(many(MAX_PARTS, limits::NAME_BYTES).is_ok());
+        assert!(many(MAX_PARTS + 1, 4).is_err() && many(1, limits::NAME_BYTES + 1).is_err());
+        let list = |name: &str| types::NamedSpans {
+            name: name.into(),
+            unit: "char".into(),
+            rows: vec![],
+            starts: vec![],
+            stops: vec![],
+            values: vec![],
+        };
+        assert!(spans(vec![list("s"); limits::SPAN_LISTS + 1], 1, |_| false).is_err());
+        assert!(spans(vec![list(&long)], 1, |_| false).is_err());
+    }
+
+    #[test]
     fn spans_that_run_backwards_or_have_an_unknown_unit_are_refused() {
         let one = |unit: &str, start, stop| types::NamedSpans {
             name: "step".into(),
@@ -346,6 +405,7 @@ mod tests {
         assert!(refused(|d| d.weights = Some(vec![1.0; 2])));
         assert!(refused(|d| d.regenerate = vec![1]));
         assert!(refused(|d| d.reasons = vec![(3, "beyond".into())]));
+        assert!(refused(|d| d.reasons = vec![(1, "once".into()), (1, "twice".into())]));
         let relabel = |column: &str, bytes: &[u8]| filtering::Relabel {
             column: column.into(),
             rows: vec![1],

@@ -9,6 +9,7 @@ use wasmtime::component::{Resource, ResourceTable};
 
 use crate::bindings::types::{Fault, RaggedF32, RaggedU32, Texts};
 use crate::bindings::{config, data, kv as kv_import, log, metrics, random, types};
+use crate::engine;
 use crate::kv;
 use crate::limits;
 use crate::sink::{LogLevel, MetricValue};
@@ -30,12 +31,21 @@ pub struct Identity {
 #[error("{0}")]
 pub struct Breach(String);
 
+/// A log line as the guest wrote it.
+#[derive(Debug)]
+pub struct Line {
+    pub level: LogLevel,
+    pub message: String,
+    /// Names and values.
+    pub fields: Vec<(String, String)>,
+}
+
 /// Log lines of a call.
 #[derive(Debug, Default)]
 pub struct Lines {
-    /// Level, text and fields of each.
-    pub kept: Vec<(LogLevel, String, Vec<(String, String)>)>,
-    /// Lines beyond the limit.
+    /// Lines within the limit.
+    pub kept: Vec<Line>,
+    /// Lines and fields beyond the limits.
     pub dropped: u64,
     bytes: usize,
 }
@@ -65,7 +75,7 @@ impl Context {
     pub fn new(identity: Arc<Identity>, memory_mib: u64, step: u64, values: kv::Values) -> Self {
         Context {
             table: ResourceTable::new(),
-            memory: MemoryLimit { bytes: usize::try_from(memory_mib << 20).unwrap_or(usize::MAX), used: 0, denied: false },
+            memory: MemoryLimit::new(memory_mib),
             identity,
             step,
             kv: kv::Transaction::new(values),
@@ -91,7 +101,8 @@ impl Context {
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 breach(format!("metric `{name}` observed {value}"))?;
             }
-            self.metric_values += values.len();
+            // Of nothing too, so that no call is free.
+            self.metric_values += values.len().max(1);
         } else {
             self.metric_values += 1;
         }
@@ -107,13 +118,21 @@ fn breach(message: String) -> wasmtime::Result<()> {
     Err(wasmtime::Error::from(Breach(message)))
 }
 
-/// Bounds a store's linear memories, all together.
+/// Bounds a store's linear memories and tables, all together.
 #[derive(Debug)]
 pub struct MemoryLimit {
     bytes: usize,
     used: usize,
+    table_elements: usize,
     /// Whether the guest was denied memory: a trap that follows is the guest's allocator giving up.
     pub denied: bool,
+}
+
+impl MemoryLimit {
+    fn new(memory_mib: u64) -> Self {
+        let bytes = usize::try_from(memory_mib << 20).unwrap_or(usize::MAX);
+        MemoryLimit { bytes, used: 0, table_elements: 0, denied: false }
+    }
 }
 
 impl ResourceLimiter for MemoryLimit {
@@ -127,8 +146,25 @@ impl ResourceLimiter for MemoryLimit {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= limits::TABLE_ELEMENTS)
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let elements = self.table_elements.saturating_sub(current).saturating_add(desired);
+        let fits = elements <= limits::TABLE_ELEMENTS;
+        if fits {
+            self.table_elements = elements;
+        }
+        Ok(fits)
+    }
+
+    fn instances(&self) -> usize {
+        engine::CORE_INSTANCES as usize
+    }
+
+    fn tables(&self) -> usize {
+        engine::TABLES as usize
+    }
+
+    fn memories(&self) -> usize {
+        engine::MEMORIES as usize
     }
 }
 
@@ -196,8 +232,11 @@ impl data::HostBatch for Context {
 }
 
 impl log::Host for Context {
-    fn write(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {
-        let bytes = message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    fn write(&mut self, level: log::Level, message: String, mut fields: Vec<(String, String)>) -> wasmtime::Result<()> {
+        self.lines.dropped += fields.len().saturating_sub(limits::LOG_FIELDS) as u64;
+        fields.truncate(limits::LOG_FIELDS);
+        let text = message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let bytes = text + size_of::<Line>() + fields.len() * size_of::<(String, String)>();
         if self.lines.kept.len() == limits::LOG_LINES || self.lines.bytes + bytes > limits::LOG_BYTES {
             self.lines.dropped += 1;
             return Ok(());
@@ -210,7 +249,7 @@ impl log::Host for Context {
             log::Level::Warn => LogLevel::Warn,
             log::Level::Error => LogLevel::Error,
         };
-        self.lines.kept.push((level, message, fields));
+        self.lines.kept.push(Line { level, message, fields });
         Ok(())
     }
 }

@@ -17,7 +17,11 @@ pub const GUEST_STACK_BYTES: usize = 1 << 20;
 /// Instances beyond one per worker: those that callers hold themselves.
 const SPARE_INSTANCES: u32 = 16;
 /// Core instances of a component: 6 for Rust, 57 for JavaScript, 115 for Python as their toolchains build them today.
-const CORE_INSTANCES: u32 = 160;
+pub const CORE_INSTANCES: u32 = 160;
+/// Linear memories of a component: its own, and one of an adapter.
+pub const MEMORIES: u32 = 2;
+/// Tables of a component: one a module, and those of adapters.
+pub const TABLES: u32 = 16;
 
 /// wasmtime's settings. Bit-reproducible results first: fuel for limits, canonical NaNs, deterministic relaxed SIMD, no threads.
 fn config(pool: Option<PoolingAllocationConfig>) -> Config {
@@ -49,8 +53,10 @@ fn pool(threads: usize) -> PoolingAllocationConfig {
         .max_core_instances_per_component(CORE_INSTANCES)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
         .max_core_instance_size(10 << 20)
-        .total_memories(instances.saturating_mul(2))
-        .total_tables(instances.saturating_mul(16))
+        .max_memories_per_component(MEMORIES)
+        .total_memories(instances.saturating_mul(MEMORIES))
+        .max_tables_per_component(TABLES)
+        .total_tables(instances.saturating_mul(TABLES))
         .table_elements(limits::TABLE_ELEMENTS)
         // Memory of a slot that stays resident after a call: most Rust guests touch less, and then no page is faulted in.
         .linear_memory_keep_resident(2 << 20)

@@ -139,6 +139,20 @@ pub enum Error {
         /// The range.
         allowed: &'static str,
     },
+    /// A manifest asks for more than a plugin may grant itself.
+    #[error(
+        "the manifest (plugin.toml) of `{plugin}` asks for `{limit}` = {value}, a plugin may ask for at most {ceiling}; to allow more, set it in the recipe (`limits`)"
+    )]
+    ManifestLimit {
+        /// Which plugin.
+        plugin: String,
+        /// Name of the limit.
+        limit: &'static str,
+        /// The value asked for.
+        value: u64,
+        /// The most that a manifest can have.
+        ceiling: u64,
+    },
     /// The plugin does not accept its configuration.
     #[error("`{plugin}` does not accept its configuration (`{code}`): {message}")]
     Config {
@@ -194,6 +208,7 @@ impl Error {
             Error::Manifest { .. } => "plugin.manifest",
             Error::StatefulReward { .. } => "plugin.stateful_reward",
             Error::Limit { .. } => "plugin.limit",
+            Error::ManifestLimit { .. } => "plugin.manifest_limit",
             Error::Config { .. } => "plugin.config",
             Error::Compile { .. } => "plugin.compile",
             Error::Start { source, .. } => return format!("plugin.{}", source.fault.code()),

@@ -141,6 +141,7 @@ impl Host {
         }
         let manifest = inspection.manifest.clone();
         let wanted = manifest.as_ref().map(|manifest| manifest.limits.clone()).unwrap_or_default();
+        EffectiveLimits::check_manifest(&label, &request.limits, &wanted)?;
         let limits = EffectiveLimits::resolve(&label, &request.limits, &wanted)?;
         let compile = |error: wasmtime::Error| Error::Compile { plugin: label.clone(), message: format!("{error:#}") };
         let component = match &self.cache {

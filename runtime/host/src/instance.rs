@@ -51,17 +51,43 @@ pub struct CallError {
     pub fault: PluginFault,
     /// The plugin's word; false for all that is not [`PluginFault::Fault`].
     pub retryable: bool,
+    /// Whether the instance failed before it was asked: then no row is to blame.
+    pub at_start: bool,
+}
+
+impl CallError {
+    /// Whether a second call may end otherwise. A fault of the machine may pass: memory that the system lacked, a clock that ran out
+    /// under load. Fuel is counted, so that the same call runs out of it again; and what a plugin says about its own fault is taken
+    /// at its word.
+    pub fn may_pass(&self) -> bool {
+        match self.fault {
+            PluginFault::OutOfFuel { .. } => false,
+            PluginFault::Fault { .. } => self.retryable,
+            _ => true,
+        }
+    }
+
+    /// Whether the host failed, and not the plugin.
+    pub fn of_the_host(&self) -> bool {
+        matches!(self.fault, PluginFault::Host { .. })
+    }
 }
 
 impl From<PluginFault> for CallError {
     fn from(fault: PluginFault) -> Self {
-        CallError { fault, retryable: false }
+        CallError { fault, retryable: false, at_start: false }
     }
 }
 
 impl From<Fault> for CallError {
     fn from(fault: Fault) -> Self {
-        CallError { fault: PluginFault::Fault { code: fault.code, message: fault.message }, retryable: fault.retryable }
+        match answer::code(fault.code) {
+            Ok(code) => {
+                let message = answer::clip(fault.message);
+                CallError { fault: PluginFault::Fault { code, message }, retryable: fault.retryable, at_start: false }
+            }
+            Err(fault) => fault.into(),
+        }
     }
 }
 
@@ -202,17 +228,17 @@ impl Instance {
     fn fault(&self, error: &wasmtime::Error, limit_fuel: u64, limit_ms: u64) -> PluginFault {
         let context = self.store.data();
         if let Some(breach) = error.downcast_ref::<Breach>() {
-            return PluginFault::BadOutput { message: breach.to_string() };
+            return PluginFault::BadOutput { message: answer::clip(breach.to_string()) };
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => PluginFault::OutOfFuel { limit_fuel },
             Some(Trap::Interrupt) => PluginFault::DeadlineMissed { limit_ms },
             // A guest that is denied memory has no choice but to give up.
             _ if context.memory.denied => PluginFault::OutOfMemory { limit_mib: self.limits.memory_mib },
-            Some(trap) => PluginFault::Trap { message: trap_message(*trap, error, context) },
+            Some(trap) => PluginFault::Trap { message: answer::clip(trap_message(*trap, error, context)) },
             // The component's start and the lifting of its answer are the only other things that fail.
-            None if self.wasm.is_none() => PluginFault::Host { message: root(error) },
-            None => PluginFault::BadOutput { message: root(error) },
+            None if self.wasm.is_none() => PluginFault::Host { message: answer::clip(root(error)) },
+            None => PluginFault::BadOutput { message: answer::clip(root(error)) },
         }
     }
 }
@@ -230,8 +256,8 @@ fn trap_message(trap: Trap, error: &wasmtime::Error, context: &Context) -> Strin
     use std::fmt::Write;
     const FRAMES: usize = 6;
     let mut message = trap.to_string();
-    if let Some((_, last, _)) = context.lines.kept.iter().rfind(|(level, ..)| *level == crate::sink::LogLevel::Error) {
-        write!(message, ": {last}").expect("writing to a string cannot fail");
+    if let Some(last) = context.lines.kept.iter().rfind(|line| line.level == crate::sink::LogLevel::Error) {
+        write!(message, ": {}", last.message).expect("writing to a string cannot fail");
     }
     let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
     let names: Vec<&str> = frames.iter().filter_map(wasmtime::FrameInfo::func_name).take(FRAMES).collect();

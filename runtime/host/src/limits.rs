@@ -18,18 +18,40 @@ pub const DEADLINE_MS: u64 = 10_000;
 /// Wall clock per row, in ms.
 pub const DEADLINE_MS_PER_ROW: u64 = 50;
 
+/// The most fuel that a manifest may ask for; whoever runs the plugin decides about more.
+pub const MANIFEST_FUEL: u64 = 10 * FUEL;
+/// The most fuel per row that a manifest may ask for.
+pub const MANIFEST_FUEL_PER_ROW: u64 = 10 * FUEL_PER_ROW;
+/// The most memory that a manifest may ask for, in MiB.
+pub const MANIFEST_MEMORY_MIB: u64 = 1024;
+/// The longest deadline that a manifest may ask for, in ms.
+pub const MANIFEST_DEADLINE_MS: u64 = 60_000;
+
 /// Bytes that one call, host import or answer, may hand to the host: a step of 4,096 rows of 1,024 token values is 16 MiB.
 pub const ANSWER_BYTES: usize = 64 << 20;
 /// Size of a component, in bytes. Compiling is not metered, so that its input is bounded.
 pub const COMPONENT_BYTES: u64 = 64 << 20;
 /// Resource handles a call may hold at once; it is given one.
 pub const HANDLES: usize = 1000;
-/// Entries of a table: function pointers of a guest, some ten thousand for an interpreter.
+/// Entries of all tables of an instance: function pointers of a guest, some ten thousand for an interpreter.
 pub const TABLE_ELEMENTS: usize = 100_000;
+
+/// Bytes of the name of a part or of spans.
+pub const NAME_BYTES: usize = 128;
+/// Bytes of a fault's code.
+pub const CODE_BYTES: usize = 64;
+/// Bytes of a fault's message or a reason: the host keeps one per row. Longer ones are cut.
+pub const MESSAGE_BYTES: usize = 1 << 10;
+/// Lists of spans of an answer.
+pub const SPAN_LISTS: usize = 64;
+/// Different codes that a plugin's counts keep apart. Of more, those that come first in the alphabet are kept.
+pub const CODES: usize = 64;
 
 /// Log lines of a call; more are dropped and counted.
 pub const LOG_LINES: usize = 100;
-/// Bytes of the log lines of a call, fields included.
+/// Fields of a log line; more are dropped and counted.
+pub const LOG_FIELDS: usize = 32;
+/// Bytes of the log lines of a call, fields and what keeping them takes included.
 pub const LOG_BYTES: usize = 64 << 10;
 /// Different metrics of a call; each becomes a series in the run's records.
 pub const METRIC_NAMES: usize = 16;
@@ -41,10 +63,12 @@ pub const METRIC_VALUES: usize = 1 << 16;
 pub const RANDOM_COUNT: u32 = 1 << 20;
 /// Bytes of a `kv` key.
 pub const KV_KEY_BYTES: usize = 256;
-/// Bytes of all keys and values of a plugin: they go into every checkpoint.
+/// Bytes that a `kv` entry counts besides its key and value.
+pub const KV_ENTRY_BYTES: usize = 64;
+/// Bytes of all entries of a plugin's `kv`: they go into every checkpoint.
 pub const KV_BYTES: usize = 16 << 20;
 
-/// Rows of a reward call. Fixed cost is then below 0.1 µs a row, and a poison row costs nine more calls.
+/// Rows of a reward call. Fixed cost is then below 0.1 µs a row, and a poison row costs sixteen more calls.
 pub const CALL_ROWS: usize = 256;
 /// Bytes of a reward call's columns.
 pub const CALL_BYTES: usize = 4 << 20;
@@ -104,6 +128,26 @@ impl EffectiveLimits {
         Ok(limits)
     }
 
+    /// Refuses a limit of the manifest beyond what a plugin may grant itself, unless the recipe replaces it.
+    ///
+    /// # Errors
+    /// [`Error::ManifestLimit`] for the first such limit.
+    pub fn check_manifest(plugin: &str, recipe: &LimitsUse, manifest: &LimitsUse) -> Result<()> {
+        for (limit, recipe, manifest, ceiling) in [
+            ("fuel", recipe.fuel, manifest.fuel, MANIFEST_FUEL),
+            ("fuel_per_row", recipe.fuel_per_row, manifest.fuel_per_row, MANIFEST_FUEL_PER_ROW),
+            ("memory_mib", recipe.memory_mib, manifest.memory_mib, MANIFEST_MEMORY_MIB),
+            ("deadline_ms", recipe.deadline_ms, manifest.deadline_ms, MANIFEST_DEADLINE_MS),
+        ] {
+            if let (None, Some(value)) = (recipe, manifest)
+                && value > ceiling
+            {
+                return Err(Error::ManifestLimit { plugin: plugin.to_owned(), limit, value, ceiling });
+            }
+        }
+        Ok(())
+    }
+
     /// Fuel of a call with that many rows.
     pub fn call_fuel(&self, rows: usize) -> u64 {
         self.fuel.saturating_add(self.fuel_per_row.saturating_mul(rows as u64))
@@ -136,6 +180,18 @@ mod tests {
             }
         );
         assert_eq!(limits.call_fuel(3), 5 + 3 * FUEL_PER_ROW);
+    }
+
+    #[test]
+    fn limits_of_a_manifest_have_ceilings_that_only_the_recipe_lifts() {
+        let manifest = LimitsUse { fuel: Some(u64::MAX), ..LimitsUse::default() };
+        let error = EffectiveLimits::check_manifest("p", &LimitsUse::default(), &manifest).unwrap_err();
+        let told = error.to_string();
+        assert!([&u64::MAX.to_string(), "10000000000", "set it in the recipe (`limits`)"].iter().all(|part| told.contains(part)));
+        let recipe = LimitsUse { fuel: Some(u64::MAX), ..LimitsUse::default() };
+        assert!(EffectiveLimits::check_manifest("p", &recipe, &manifest).is_ok());
+        let deadline = LimitsUse { deadline_ms: Some(MANIFEST_DEADLINE_MS + 1), ..LimitsUse::default() };
+        assert!(EffectiveLimits::check_manifest("p", &recipe, &deadline).is_err());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! queue are all it takes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -19,20 +21,25 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct Pool {
     queue: Option<Sender<Job>>,
     workers: Vec<thread::JoinHandle<()>>,
+    closing: Arc<AtomicBool>,
 }
 
 impl Pool {
     /// Starts `threads` workers.
     pub fn start(threads: usize) -> Result<Self> {
         let (queue, jobs) = bounded(QUEUE);
-        let mut pool = Pool { queue: Some(queue), workers: Vec::new() };
+        let mut pool = Pool { queue: Some(queue), workers: Vec::new(), closing: Arc::default() };
         for index in 0..threads {
             let jobs: Receiver<Job> = jobs.clone();
+            let closing = Arc::clone(&pool.closing);
             let worker = thread::Builder::new()
                 .name(format!("plumb-plugin-{index}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
                     for job in jobs {
+                        if closing.load(Ordering::Relaxed) {
+                            continue;
+                        }
                         // The job's reply channel is dropped by the unwinding, which tells whoever waits; the worker goes on.
                         let _ = catch_unwind(AssertUnwindSafe(job));
                     }
@@ -59,8 +66,10 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// Lets the workers finish what is queued, and waits for them.
+    /// Lets the workers finish the jobs they are at, and drops those that wait: whoever could use an answer has gone, or sees its
+    /// channel closed.
     fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
         drop(self.queue.take());
         for worker in self.workers.drain(..) {
             // Jobs' panics are caught above.
@@ -72,8 +81,7 @@ impl Drop for Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn pool_survives_a_panicking_job() {
@@ -85,14 +93,33 @@ mod tests {
     }
 
     #[test]
-    fn pool_finishes_queued_jobs_before_it_is_gone() {
+    fn pool_drops_waiting_jobs_when_it_goes() {
         let done = Arc::new(AtomicUsize::new(0));
-        let pool = Pool::start(2).unwrap();
-        for _ in 0..100 {
-            let done = Arc::clone(&done);
-            pool.run(move || done.fetch_add(1, Ordering::Relaxed));
+        let pool = Pool::start(1).unwrap();
+        let (go, gate) = bounded::<()>(0);
+        let (begun, first) = bounded(1);
+        let running = pool.run(move || {
+            begun.send(()).unwrap();
+            // Until the pool is closing.
+            let _ = gate.recv();
+            7
+        });
+        first.recv().unwrap();
+        let waiting: Vec<_> = (0..10)
+            .map(|_| {
+                let done = Arc::clone(&done);
+                pool.run(move || done.fetch_add(1, Ordering::Relaxed))
+            })
+            .collect();
+        let closing = Arc::clone(&pool.closing);
+        let dropped = thread::spawn(move || drop(pool));
+        while !closing.load(Ordering::Relaxed) {
+            thread::yield_now();
         }
-        drop(pool);
-        assert_eq!(done.load(Ordering::Relaxed), 100);
+        drop(go);
+        dropped.join().unwrap();
+        assert_eq!(running.recv(), Ok(7));
+        assert!(waiting.iter().all(|job| job.recv().is_err()));
+        assert_eq!(done.load(Ordering::Relaxed), 0);
     }
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use plumb_core::feedback::MAX_PARTS;
 use plumb_core::{Batch, Outcome, Pending, Plugin, PluginError, PluginFault, PluginId, RewardFn, Rewards, RowFault};
 
 use crate::host::Shared;
 use crate::instance::CallError;
 use crate::limits;
 use crate::runner::{Runner, Ticket, lock};
+use crate::stats::count_code;
 use crate::view::BatchView;
 
 const EXPORT: &str = "score";
@@ -59,18 +61,20 @@ impl RewardFn for WasmReward {
                 self.shared.pool.run(move || score_part(&runner, &ticket, &part))
             })
             .collect();
-        let runner = Arc::clone(&self.runner);
+        // Who waits for the answer keeps the workers, that drop their jobs when the last user is gone.
+        let (runner, shared) = (Arc::clone(&self.runner), Arc::clone(&self.shared));
         Pending::new(move || {
+            let _workers = shared;
             let mut merged = Rewards::default();
             for answer in answers {
-                let lost = || runner.error(EXPORT, PluginFault::Host { message: "a worker panicked".into() });
-                append(&mut merged, answer.recv().map_err(|_| lost())?);
+                let answer = answer.recv().unwrap_or_else(|_| Err(PluginFault::Host { message: "a worker panicked".into() }));
+                append(&mut merged, answer.map_err(|fault| runner.error(EXPORT, fault))?);
             }
             let mut stats = lock(&runner.stats);
             stats.counts.rows += rows as u64;
             for outcome in &merged.outcomes {
                 if let Outcome::Abstained(fault) | Outcome::Failed(fault) = outcome {
-                    *stats.counts.row_faults.entry(fault.code.clone()).or_default() += 1;
+                    count_code(&mut stats.counts.row_faults, &fault.code);
                 }
             }
             drop(stats);
@@ -79,45 +83,65 @@ impl RewardFn for WasmReward {
     }
 }
 
-/// Scores a part, whatever it takes: every row gets an outcome.
-fn score_part(runner: &Runner, ticket: &Ticket, part: &BatchView) -> Rewards {
-    let mut result = score(runner, ticket, part);
-    if result.as_ref().is_err_and(worth_a_retry) {
-        lock(&runner.stats).counts.retries += 1;
-        result = score(runner, ticket, part);
-    }
-    result.unwrap_or_else(|error| bisect(runner, ticket, part, &error))
-}
+/// Failed calls in a row after which a search gives up. With both halves asked before either is searched, a search still finds
+/// up to eight neighbouring rows that all fail (14 calls), and a plugin that fails on everything costs 16 calls, not 510.
+const HOPELESS: u32 = 16;
 
-fn score(runner: &Runner, ticket: &Ticket, part: &BatchView) -> Result<Rewards, CallError> {
-    runner.call(ticket, part, |instance| instance.score(part))
-}
-
-/// A fault of the machine may pass: memory that the system lacked, a clock that ran out under load. Fuel is counted, so that the
-/// same call runs out of it again; and what a plugin says about its own fault is taken at its word.
-fn worth_a_retry(error: &CallError) -> bool {
-    match error.fault {
-        PluginFault::OutOfFuel { .. } => false,
-        PluginFault::Fault { .. } => error.retryable,
-        _ => true,
+/// Scores a part, whatever it takes: every row gets an outcome. Only a host that fails is an error.
+fn score_part(runner: &Runner, ticket: &Ticket, part: &BatchView) -> Result<Rewards, PluginFault> {
+    let mut search = Search { runner, ticket, failures: 0 };
+    match search.score(part, CallError::may_pass)? {
+        Ok(rewards) => Ok(rewards),
+        Err(error) => search.bisect(part, &error),
     }
 }
 
-/// Halves the part until the rows that the fault comes from stand alone.
-fn bisect(runner: &Runner, ticket: &Ticket, part: &BatchView, error: &CallError) -> Rewards {
-    let rows = part.rows();
-    // A plugin's own fault for the batch is an answer: it holds for every row.
-    if rows == 1 || matches!(error.fault, PluginFault::Fault { .. }) {
-        let fault = RowFault { code: error.fault.code().to_owned(), message: message(&error.fault) };
-        return Rewards { outcomes: vec![Outcome::Failed(fault); rows], ..Rewards::default() };
+/// A search for the rows that a fault comes from.
+struct Search<'a> {
+    runner: &'a Runner,
+    ticket: &'a Ticket,
+    /// Calls that failed since one was answered.
+    failures: u32,
+}
+
+impl Search<'_> {
+    /// One call, and a second one after a fault of the kind `again`. Faults of the host are nobody's score: they go up.
+    fn score(&mut self, part: &BatchView, again: impl Fn(&CallError) -> bool) -> Result<Result<Rewards, CallError>, PluginFault> {
+        match self.runner.call_again(again, || self.runner.call(self.ticket, part, |instance| instance.score(part))) {
+            Err(error) if error.of_the_host() => Err(error.fault),
+            answer => Ok(answer),
+        }
     }
-    let mut merged = Rewards::default();
-    for half in [part.part(0, rows / 2), part.part(rows / 2, rows)] {
-        lock(&runner.stats).counts.bisections += 1;
-        let answer = score(runner, ticket, &half);
-        append(&mut merged, answer.unwrap_or_else(|error| bisect(runner, ticket, &half, &error)));
+
+    /// Halves the part until the rows that the fault comes from stand alone, or until it looks as if all did.
+    fn bisect(&mut self, part: &BatchView, error: &CallError) -> Result<Rewards, PluginFault> {
+        let rows = part.rows();
+        // A plugin's own fault for the batch is an answer: it holds for every row. So does one of its start.
+        let of_all = error.at_start || matches!(error.fault, PluginFault::Fault { .. });
+        if rows == 1 || of_all || self.failures >= HOPELESS {
+            let fault = RowFault { code: error.fault.code().to_owned(), message: message(&error.fault) };
+            return Ok(Rewards { outcomes: vec![Outcome::Failed(fault); rows], ..Rewards::default() });
+        }
+        let halves = [part.part(0, rows / 2), part.part(rows / 2, rows)];
+        let mut answers = Vec::with_capacity(2);
+        for half in &halves {
+            lock(&self.runner.stats).counts.bisections += 1;
+            let answer = self.score(half, CallError::of_the_host)?;
+            self.failures = if answer.is_ok() { 0 } else { self.failures + 1 };
+            answers.push(answer);
+        }
+        let mut merged = Rewards::default();
+        for (half, answer) in halves.iter().zip(answers) {
+            append(
+                &mut merged,
+                match answer {
+                    Ok(rewards) => rewards,
+                    Err(error) => self.bisect(half, &error)?,
+                },
+            );
+        }
+        Ok(merged)
     }
-    merged
 }
 
 /// The plugin's own words for its own fault, the host's for the others.
@@ -128,14 +152,14 @@ fn message(fault: &PluginFault) -> String {
     }
 }
 
-/// Appends the answer for the next rows. A part that one of the two lacks is NaN there.
+/// Appends the answer for the next rows. A part that one of the two lacks is NaN there; parts beyond [`MAX_PARTS`] are left out.
 fn append(merged: &mut Rewards, next: Rewards) {
     let (before, added) = (merged.outcomes.len(), next.outcomes.len());
     merged.outcomes.extend(next.outcomes);
     for (name, values) in next.parts {
         if let Some((_, all)) = merged.parts.iter_mut().find(|(other, _)| *other == name) {
             all.extend(values);
-        } else {
+        } else if merged.parts.len() < MAX_PARTS {
             let mut all = vec![f64::NAN; before];
             all.extend(values);
             merged.parts.push((name, all));
@@ -172,5 +196,7 @@ mod tests {
         let nan = f64::NAN.to_bits();
         assert_eq!(bits, [("a", vec![1f64.to_bits(), 3f64.to_bits(), nan]), ("b", vec![nan, 2f64.to_bits(), nan])]);
         assert_eq!(merged.spans.iter().map(|s| s.row).collect::<Vec<_>>(), [0, 1, 2]);
+        (0..100).for_each(|i| append(&mut merged, answer(&[(&format!("p{i}"), 1.0)])));
+        assert_eq!(merged.parts.len(), MAX_PARTS);
     }
 }

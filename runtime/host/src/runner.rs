@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use plumb_core::{Batch, PluginError, PluginFault, PluginId};
 
-use crate::context::{Context, Identity};
+use crate::context::{Context, Identity, Line};
 use crate::descriptor::Descriptor;
 use crate::instance::{CallError, Code, Instance};
 use crate::kv;
 use crate::limits::EffectiveLimits;
 use crate::sink::{LogLevel, LogLine, MetricValue, Sink};
 use crate::snapshot::Snapshot;
-use crate::stats::{Counts, PluginStats};
+use crate::stats::{Counts, PluginStats, count_code};
 use crate::tally::{Tally, add_counts};
 use crate::view::BatchView;
 
@@ -37,10 +37,13 @@ pub struct Runner {
 /// What a plugin keeps between calls.
 #[derive(Default)]
 pub struct Memory {
-    /// `kv` as of the beginning of the step, and what the guest's `state.save` gave last.
+    /// `kv` and the guest's own state as of the beginning of the step.
     kept: Snapshot,
-    /// What this step's calls left, by submission and first row.
-    effects: BTreeMap<(u64, usize), Effects>,
+    /// What the guest's `state.save` gave in this step; kept once the step ends.
+    pending_state: Option<Vec<u8>>,
+    /// What this step's calls left, by the id of their first row. The ids tell the order of the data, whichever group was
+    /// decoded first; submission only tells calls for the same rows apart.
+    effects: BTreeMap<(u64, u64), Effects>,
     /// Numbers of the step that ended last, until they are taken.
     metrics: Vec<(String, f64)>,
     /// Counts as of the end of that step.
@@ -97,7 +100,9 @@ impl Runner {
         let begin = Instant::now();
         let step = view.batch().step;
         let mut instance = self.instance(view.rows(), step, Arc::clone(&ticket.values));
-        let result = instance.start().and_then(|()| instance.init()).and_then(|()| call(&mut instance));
+        let started = instance.start().and_then(|()| instance.init());
+        let started = started.map_err(|error| CallError { at_start: true, ..error });
+        let result = started.and_then(|()| call(&mut instance));
         let fuel = instance.fuel_used();
         let Context { lines, metrics, kv, .. } = instance.finish();
         {
@@ -107,49 +112,68 @@ impl Runner {
             stats.counts.fuel += fuel;
             stats.counts.log_lines_dropped += lines.dropped;
             if let Err(error) = &result {
-                *stats.counts.call_faults.entry(error.fault.code().to_owned()).or_default() += 1;
+                count_code(&mut stats.counts.call_faults, error.fault.code());
             }
         }
-        for (level, message, fields) in lines.kept {
+        for Line { level, message, fields } in lines.kept {
             self.sink.log(LogLine { plugin: self.id.name.clone(), step, level, message, fields });
         }
         if result.is_ok() {
             let effects = Effects { step, writes: kv.into_writes(), metrics };
-            self.memory().effects.insert((ticket.number, view.start()), effects);
+            let first = view.batch().row_ids.get(view.start()).copied().unwrap_or_default();
+            self.memory().effects.insert((first, ticket.number), effects);
         }
         result
     }
 
-    /// As [`Runner::call`], and carries the guest's own state over from the last such call that succeeded.
+    /// Calls, and once more, in a fresh instance, after an error of the kind `again`.
+    pub fn call_again<T>(
+        &self,
+        again: impl Fn(&CallError) -> bool,
+        call: impl Fn() -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        call().or_else(|error| {
+            if !again(&error) {
+                return Err(error);
+            }
+            lock(&self.stats).counts.retries += 1;
+            call()
+        })
+    }
+
+    /// As [`Runner::call`], with a second try after a fault that may pass, and carries the guest's own state over from the last such call that succeeded.
     pub fn call_with_state<T>(
         &self,
         batch: &Arc<Batch>,
         export: &'static str,
-        call: impl FnOnce(&mut Instance, &BatchView) -> Result<T, CallError>,
+        call: impl Fn(&mut Instance, &BatchView) -> Result<T, CallError>,
     ) -> Result<T, PluginError> {
         let view = BatchView::new(Arc::clone(batch));
         let failed = |error: CallError| self.error(export, error.fault);
         self.check_columns(batch).map_err(|fault| self.error(export, fault))?;
         let ticket = self.ticket();
         if !self.stateful {
-            return self.call(&ticket, &view, |instance| call(instance, &view)).map_err(failed);
+            let call = || self.call(&ticket, &view, |instance| call(instance, &view));
+            return self.call_again(CallError::may_pass, call).map_err(failed);
         }
         let (version, old) = {
             let memory = self.memory();
-            (memory.kept.state_version, memory.kept.state.clone())
+            let old = memory.pending_state.as_ref().or(memory.kept.state.as_ref());
+            // A state of this run is of this version.
+            let version = if memory.pending_state.is_some() { self.descriptor.state_version } else { memory.kept.state_version };
+            (version, old.cloned())
         };
-        let (answer, new) = self
-            .call(&ticket, &view, |instance| {
+        let call = || {
+            self.call(&ticket, &view, |instance| {
                 if let Some(old) = &old {
                     instance.load(version, old)?;
                 }
                 let answer = call(instance, &view)?;
                 Ok((answer, instance.save()?))
             })
-            .map_err(failed)?;
-        let mut memory = self.memory();
-        memory.kept.state = Some(new);
-        memory.kept.state_version = self.descriptor.state_version;
+        };
+        let (answer, new) = self.call_again(CallError::may_pass, call).map_err(failed)?;
+        self.memory().pending_state = Some(new);
         Ok(answer)
     }
 
@@ -160,9 +184,9 @@ impl Runner {
             (memory.kept.state, memory.kept.state_version) = (Some(state), self.descriptor.state_version);
         }
         let effects = std::mem::take(&mut memory.effects);
-        let (mut tally, mut step) = (Tally::default(), 0);
+        let (mut tally, mut step, mut refused) = (Tally::default(), 0, Vec::new());
         for effects in effects.into_values() {
-            kv::apply(&mut memory.kept.values, effects.writes);
+            refused.extend(kv::apply(&mut memory.kept.values, effects.writes));
             effects.metrics.into_iter().for_each(|(name, value)| tally.add(name, value));
             step = effects.step;
         }
@@ -171,6 +195,10 @@ impl Runner {
         add_counts(&mut numbers, &memory.counted, &counts);
         (memory.metrics, memory.counted) = (numbers, counts);
         drop(memory);
+        if let Some(first) = refused.first() {
+            let message = format!("`kv` is full: {} writes of the step are lost, the first to `{first}`", refused.len());
+            self.sink.log(LogLine { plugin: self.id.name.clone(), step, level: LogLevel::Warn, message, fields: Vec::new() });
+        }
         if let Some(first) = beyond.first() {
             let message = format!("{} metrics of a step are too many, `{first}` is the first that is left out", beyond.len());
             self.sink.log(LogLine { plugin: self.id.name.clone(), step, level: LogLevel::Warn, message, fields: Vec::new() });
@@ -209,7 +237,7 @@ impl Runner {
         }
         let mut memory = self.memory();
         memory.kept = kept;
-        memory.effects.clear();
+        (memory.pending_state, memory.effects) = (None, BTreeMap::new());
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! What a plugin keeps, as bytes of a checkpoint. The same values give the same bytes.
 
+use std::sync::Arc;
+
 use crate::kv;
 
 /// First bytes; the digit is the version of the layout.
@@ -41,12 +43,12 @@ impl Snapshot {
         let state_version = u32::from_le_bytes(*take(&mut rest, 4)?.first_chunk()?);
         let has_state = take(&mut rest, 1)? == [1];
         let state = field(&mut rest)?.to_vec();
-        let mut values = std::collections::BTreeMap::new();
+        let mut values = Vec::new();
         while !rest.is_empty() {
             let key = String::from_utf8(field(&mut rest)?.to_vec()).ok()?;
-            values.insert(key, field(&mut rest)?.to_vec());
+            values.push((key, field(&mut rest)?.to_vec()));
         }
-        Some(Snapshot { values: values.into(), state: has_state.then_some(state), state_version })
+        Some(Snapshot { values: Arc::new(values.into_iter().collect()), state: has_state.then_some(state), state_version })
     }
 }
 

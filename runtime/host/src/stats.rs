@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::limits;
+
+/// Where codes are counted that have no count of their own.
+const OTHER: &str = "other";
+
 /// Counts of a plugin since it was loaded.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct PluginStats {
@@ -29,8 +34,19 @@ pub struct Counts {
     pub row_faults: BTreeMap<String, u64>,
     /// Fuel used, instantiation and `init` included (about one per instruction).
     pub fuel: u64,
-    /// Log lines beyond the limit of a call.
+    /// Log lines, and fields of lines, beyond the limits of a call.
     pub log_lines_dropped: u64,
+}
+
+/// Counts a fault under its code. Codes are a plugin's own words: those beyond [`limits::CODES`] in the alphabet's order are counted
+/// together, which does not depend on the order they came in.
+pub fn count_code(counts: &mut BTreeMap<String, u64>, code: &str) {
+    *counts.entry(code.to_owned()).or_default() += 1;
+    if counts.len() - usize::from(counts.contains_key(OTHER)) > limits::CODES {
+        let last = counts.keys().rfind(|code| *code != OTHER).cloned();
+        let faults = last.and_then(|last| counts.remove(&last)).unwrap_or_default();
+        *counts.entry(OTHER.to_owned()).or_default() += faults;
+    }
 }
 
 /// Distribution of calls' wall clock, in powers of two.
@@ -68,6 +84,16 @@ impl Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_beyond_their_number_are_counted_together_whatever_the_order() {
+        let codes: Vec<String> = (0..100).map(|i| format!("c{i:02}")).collect();
+        let (mut forth, mut back) = (BTreeMap::new(), BTreeMap::new());
+        codes.iter().chain(&codes).for_each(|code| count_code(&mut forth, code));
+        codes.iter().chain(&codes).rev().for_each(|code| count_code(&mut back, code));
+        assert_eq!(forth, back);
+        assert_eq!((forth.len(), forth["c63"], forth[OTHER]), (limits::CODES + 1, 2, 72));
+    }
 
     #[test]
     fn latency_quantiles_bound_the_true_ones() {

@@ -7,6 +7,7 @@ use plumb_core::{Batch, Decision, Filter, Plugin, PluginError, PluginFault, Plug
 use crate::host::Shared;
 use crate::instance::{CallError, Instance};
 use crate::runner::{Runner, lock};
+use crate::stats::count_code;
 use crate::view::BatchView;
 
 /// A shaper or filter on the worker pool.
@@ -67,10 +68,10 @@ impl Plugin for WasmStep {
 
 impl Shaper for WasmStep {
     fn shape(&self, batch: &Batch) -> Result<Shaped, PluginError> {
-        let shaped = self.run(batch, "shape", |instance, view| instance.shape(view))?;
+        let shaped = self.run(batch, "shape", Instance::shape)?;
         let mut stats = lock(&self.runner.stats);
         for (_, fault) in &shaped.faults {
-            *stats.counts.row_faults.entry(fault.code.clone()).or_default() += 1;
+            count_code(&mut stats.counts.row_faults, &fault.code);
         }
         drop(stats);
         Ok(shaped)
@@ -79,6 +80,6 @@ impl Shaper for WasmStep {
 
 impl Filter for WasmStep {
     fn select(&self, batch: &Batch) -> Result<Decision, PluginError> {
-        self.run(batch, "select", |instance, view| instance.select(view))
+        self.run(batch, "select", Instance::select)
     }
 }

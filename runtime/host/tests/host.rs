@@ -143,6 +143,17 @@ fn poison_rows_fail_alone_and_the_others_keep_their_scores() {
 }
 
 #[test]
+fn search_for_poison_finds_eight_neighbours_and_gives_up_where_all_rows_fail() {
+    let (host, _) = host(2);
+    let answer = reward(&host, "poison-trap").score(batch(256, &[8, 9, 10, 11, 12, 13, 14, 15])).unwrap();
+    assert_eq!(answer.outcomes.iter().filter(|outcome| outcome.value().is_none()).count(), 8);
+    let answer = reward(&host, "spin").score(batch(256, &[])).unwrap();
+    assert!(answer.outcomes.iter().all(|outcome| failed(outcome) == "out_of_fuel"));
+    let counts = &host.stats()[1].1.counts;
+    assert_eq!((counts.calls, counts.row_faults["out_of_fuel"]), (17, 256), "one call, and sixteen of the search");
+}
+
+#[test]
 fn a_plugins_own_faults_are_abstentions_or_failures_of_their_rows() {
     let answer = score("row-faults", batch(4, &[1]));
     assert!(
@@ -215,8 +226,20 @@ fn kv_is_read_as_of_the_steps_begin_and_written_at_its_end() {
     let found = |rows| plugin.score(batch(rows, &[])).unwrap().outcomes[0].value().unwrap();
     assert_eq!((found(10), found(5)), (0.0, 0.0), "calls of a step do not see each other");
     plugin.end_step();
-    // Of writes to one key the last submission's stays.
+    // Of writes to one key by calls for the same rows, the last one's stays.
     assert_eq!(found(1), 5.0);
+}
+
+#[test]
+fn kv_writes_land_in_the_order_of_rows_whichever_are_submitted_first() {
+    let (host, _) = host(1);
+    let plugin = reward(&host, "kv-count");
+    let all = batch(10, &[]);
+    for (start, stop) in [(7, 10), (0, 7)] {
+        plugin.score(all.slice(start, stop)).unwrap();
+    }
+    plugin.end_step();
+    assert_eq!(plugin.score(batch(1, &[])).unwrap().outcomes[0], Outcome::Scored(3.0), "the count of the last rows");
 }
 
 #[test]
@@ -330,6 +353,34 @@ fn state_is_carried_from_call_to_call_and_a_failed_call_leaves_it() {
 }
 
 #[test]
+fn shaper_is_asked_again_after_a_trap_and_not_after_its_own_fault() {
+    let (host, _) = host(1);
+    let plugin = shaper(&host);
+    let mut counts = (0, 0);
+    for (fail, calls, retries) in [("fault", 1, 0), ("trap", 2, 1)] {
+        let mut failing = batch(2, &[]);
+        failing.attrs.insert("fail".into(), fail.into());
+        plugin.shape(&failing).unwrap_err();
+        counts = (counts.0 + calls, counts.1 + retries);
+        let seen = &host.stats()[0].1.counts;
+        assert_eq!((seen.calls, seen.retries), counts, "{fail}");
+    }
+}
+
+#[test]
+fn state_of_a_step_is_saved_only_once_the_step_ends() {
+    let (host, _) = host(1);
+    let plugin = shaper(&host);
+    plugin.shape(&batch(2, &[])).unwrap();
+    plugin.end_step();
+    let state = plugin.save_state().unwrap();
+    plugin.shape(&batch(2, &[])).unwrap();
+    assert_eq!(plugin.save_state().unwrap(), state, "half a step is in no checkpoint");
+    plugin.end_step();
+    assert_ne!(plugin.save_state().unwrap(), state);
+}
+
+#[test]
 fn state_survives_saving_and_loading() {
     let (host, _) = host(1);
     let plugin = shaper(&host);
@@ -346,6 +397,7 @@ fn state_that_the_guest_refuses_leaves_the_old_one() {
     let (host, _) = host(1);
     let plugin = shaper(&host);
     plugin.shape(&batch(2, &[])).unwrap();
+    plugin.end_step();
     let mut state = plugin.save_state().unwrap().unwrap();
     // The version field, behind the magic: the guest knows version 1 alone.
     state[8] = 9;
