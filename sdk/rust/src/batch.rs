@@ -186,7 +186,8 @@ impl<'a> Batch<'a> {
         self.source.columns()
     }
 
-    /// A fact about the batch or a column, `stage` for one.
+    /// A fact about the batch or a column: `recipe_stage` (the stage's name in the recipe), and for shapers and filters `stage`
+    /// (what `value` holds).
     pub fn attr(&self, name: &str) -> Option<String> {
         self.source.attr(name)
     }

@@ -9,7 +9,7 @@ pub use crate::fault::{Fault, RowFault};
 /// A reward that looks at one row at a time.
 ///
 /// Rows with a fault have no value; the others keep theirs. A fault about the whole batch, such as a missing column, ends the
-/// call. Whoever needs a group or the batch at once implements [`BatchReward`] instead.
+/// call. Whoever works faster on many rows at once implements [`BatchReward`] instead.
 pub trait Reward: Sized {
     /// The configuration, read from the recipe's JSON. `#[serde(default, deny_unknown_fields)]` makes a typo an error.
     type Config: DeserializeOwned;
@@ -31,7 +31,9 @@ pub trait Reward: Sized {
 
 /// A reward that looks at the whole batch.
 ///
-/// The runtime may split a batch anywhere between groups. Every [`Reward`] is one of these.
+/// For the sake of speed only: the runtime may split a batch anywhere, also within a group, and calls again with parts of it after
+/// a fault. So a row's value may depend on that row alone; what compares the rows of a group belongs into a
+/// [`Shaper`](crate::shaper::Shaper). Every [`Reward`] is one of these.
 pub trait BatchReward: Sized {
     /// The configuration; see [`Reward::Config`].
     type Config: DeserializeOwned;
