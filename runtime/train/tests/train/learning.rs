@@ -111,6 +111,8 @@ fn unusable_recipes_and_data_are_refused_before_a_folder_is_made() {
     assert!(matches!(refused(&|s| s.rewards.clear()), Error::Recipe { key, .. } if key == "stages.rl.rewards"));
     assert!(matches!(refused(&|s| s.rewards[0].plugin.plugin = "other".into()), Error::LoadPlugin { .. }));
     assert!(matches!(refused(&|s| s.rollout.prompts_per_step = 17), Error::TooFewRows { rows: 16, needed: 17, .. }));
+    let key = "stages.rl.rollout.prompts_per_step";
+    assert!(matches!(refused(&|s| s.rollout.prompts_per_step = 0), Error::Recipe { key: found, .. } if found == key));
     assert!(matches!(refused(&|s| s.rollout.max_prompt_length = 1), Error::Row { unit: "line", .. }));
     assert!(matches!(refused(&|s| s.rollout.max_completion_length = 16), Error::Recipe { .. }));
     assert!(matches!(refused(&|s| s.data.prompt.template = "{{ question }}".into()), Error::Row { unit: "line", .. }));

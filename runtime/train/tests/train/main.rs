@@ -4,12 +4,14 @@
 //! - `feedback`: from scores to advantages and weights
 //! - `learning`: small models that measurably learn
 //! - `plugin_metrics`: what plugins and their faults leave in the metrics
+//! - `inputs`: data and plugins of a run, and what a failed step leaves
 //! - `repeat`: resumed runs and other thread counts leave the same bytes
 //! - `curves`: ten steps of a real model against an independent implementation
 #![allow(missing_docs)]
 
 mod curves;
 mod feedback;
+mod inputs;
 mod learning;
 mod plugin_metrics;
 mod repeat;

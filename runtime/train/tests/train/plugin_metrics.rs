@@ -5,7 +5,7 @@ use plumb_core::{
     Batch, Filter, Outcome, Pending, Plugin, PluginError, PluginId, PluginKind, RewardFn, Rewards, RowFault, Shaper,
 };
 use plumb_train::pipeline::fault_counts;
-use plumb_train::run::{Inputs, RunDir, read_metrics};
+use plumb_train::run::read_metrics;
 use plumb_train::{Error, LoadError, PluginFactory, train};
 
 use crate::support::{recipe, request};
