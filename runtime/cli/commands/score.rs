@@ -67,6 +67,8 @@ pub fn run(args: &ScoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
         // A row without a needed column is told so itself; the others are scored.
         let whole: Vec<&Row> = chunk.iter().filter(|row| missing(row, &needs).is_none()).collect();
         let answer = reward.score(batch(&whole))?;
+        // What the plugin wrote is for the rows that follow, and must not pile up until the file's end.
+        reward.end_step();
         let mut scored = answer.outcomes.iter().enumerate();
         for row in chunk {
             let line = if let Some(column) = missing(row, &needs) {
@@ -116,7 +118,6 @@ fn batch(rows: &[&Row]) -> Batch {
     let n = rows.len() as u32;
     let ids = rows.iter().map(|row| row.line as u64).collect();
     let mut batch = Batch::new(0, ids, (1..=n).collect());
-    batch.attrs.insert("stage".into(), "score".into());
     let names: BTreeSet<&String> = rows.iter().flat_map(|row| row.columns.keys()).collect();
     for name in names {
         let text = |row: &&Row| match row.columns.get(name) {

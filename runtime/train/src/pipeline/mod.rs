@@ -13,7 +13,7 @@ pub mod rows;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use plumb_core::feedback::PluginFault;
+use plumb_core::feedback::{MAX_PARTS, PluginFault};
 use plumb_core::recipe::{FilterStage, ScaleRewards, ShapedValue};
 use plumb_core::rollout::Group;
 use plumb_core::{Batch, Filter, Outcome, Pending, Plugin, PluginError, RewardFn, Rewards, RowFault, Shaper};
@@ -65,7 +65,8 @@ impl<'a> Scoring<'a> {
     }
 }
 
-/// Adds a group's answer. A plugin that failed as a whole failed on every row; a host that failed ends the run.
+/// Adds a group's answer. A plugin that failed as a whole failed on every row; a host that failed ends the run. Parts beyond
+/// [`MAX_PARTS`] are left out.
 fn add_answer(
     scores: &mut Scores,
     answer: Result<Rewards, PluginError>,
@@ -78,11 +79,13 @@ fn add_answer(
     scores.outcomes.extend(rewards.outcomes);
     for (name, values) in rewards.parts {
         expect_len(values.len(), rows, "values of a part", plugin, step)?;
-        let at = scores.parts.iter().position(|(have, _)| *have == name).unwrap_or_else(|| {
-            scores.parts.push((name, vec![f64::NAN; before]));
-            scores.parts.len() - 1
-        });
-        scores.parts[at].1.extend(values);
+        if let Some((_, all)) = scores.parts.iter_mut().find(|(have, _)| *have == name) {
+            all.extend(values);
+        } else if scores.parts.len() < MAX_PARTS {
+            let mut all = vec![f64::NAN; before];
+            all.extend(values);
+            scores.parts.push((name, all));
+        }
     }
     for (_, values) in &mut scores.parts {
         values.resize(before + rows, f64::NAN);
@@ -201,7 +204,7 @@ fn shape(rows: &mut StepRows, shaper: &dyn Shaper, shapes: ShapedValue, judged: 
         ShapedValue::Advantage => (FilterStage::Advantage, "advantage"),
     };
     let mut batch = rows.batch(&live, reads);
-    batch.attrs.insert("shapes".into(), name.into());
+    batch.attrs.insert("stage".into(), name.into());
     let shaped = shaper.shape(&batch).map_err(|source| Error::Plugin { step, source })?;
     judged.parts(shaper, &shaped.parts);
     let faulty: Vec<usize> = shaped.faults.iter().filter_map(|(row, _)| live.get(*row as usize).copied()).collect();
@@ -261,7 +264,7 @@ fn select(rows: &mut StepRows, filter: &dyn Filter, reads: FilterStage, judged: 
         FilterStage::Shaped => "shaped",
         FilterStage::Advantage => "advantage",
     };
-    batch.attrs.insert("reads".into(), name.into());
+    batch.attrs.insert("stage".into(), name.into());
     let decision = filter.select(&batch).map_err(|source| Error::Plugin { step, source })?;
     expect_len(decision.keep.len(), live.len(), "decisions", filter, step)?;
     judged.parts(filter, &decision.parts);
@@ -275,8 +278,9 @@ fn select(rows: &mut StepRows, filter: &dyn Filter, reads: FilterStage, judged: 
         }
     }
     let id = &filter.id().name;
+    let reasons: BTreeMap<usize, &str> = decision.reasons.iter().map(|(at, why)| (*at as usize, why.as_str())).collect();
     for (i, &row) in live.iter().enumerate().filter(|(i, _)| !decision.keep[*i]) {
-        let why = decision.reasons.iter().find(|(at, _)| *at as usize == i).map_or("dropped", |(_, why)| why);
+        let why = reasons.get(&i).copied().unwrap_or("dropped");
         rows.drop_row(row, || format!("{id}: {why}"));
     }
     let kept = decision.keep.iter().filter(|&&keep| keep).count();

@@ -48,11 +48,14 @@ pub struct RowRef<'a> {
 /// A batch of completions with the columns every plugin may ask for: `prompt`, `completion`, `prompt_ids`, `completion_ids`,
 /// `old_logprobs`, `completion_tokens`, `finish` (`stop` or `length`), and each of `columns` as text.
 ///
+/// The attribute `recipe_stage` is the name of the recipe's stage. `stage`, which says what `value` holds, is for the plugins that
+/// have that column.
+///
 /// `prompt` is the row's own where it has that column, else the text that the model saw.
 pub fn batch(step: u64, stage: &str, columns: &BTreeSet<String>, rows: &[RowRef]) -> Batch {
     let ends = (1..=rows.len()).filter(|&i| i == rows.len() || rows[i].place != rows[i - 1].place);
     let mut batch = Batch::new(step, rows.iter().map(|row| row.id).collect(), ends.map(|end| end as u32).collect());
-    batch.attrs.insert("stage".into(), stage.into());
+    batch.attrs.insert("recipe_stage".into(), stage.into());
     let texts = |text: &dyn Fn(&RowRef) -> String| Column::Text(rows.iter().map(text).collect::<Texts>());
     batch.insert("prompt", texts(&|row| row.example.prompt_text.clone()));
     for name in columns {

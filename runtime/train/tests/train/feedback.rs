@@ -172,7 +172,7 @@ fn batches_have_the_columns_that_plugins_are_promised() {
         let Some(Column::Text(tags)) = batch.column("tags") else { panic!() };
         assert_eq!((prompts.get(0), tags.get(0)), (Some("p0"), Some("[\"x\"]")));
         assert_eq!(batch.row_ids, [5 << 32, 5 << 32 | 1]);
-        assert_eq!((batch.step, batch.attrs["stage"].as_str()), (5, "rl"));
+        assert_eq!((batch.step, batch.attrs["recipe_stage"].as_str()), (5, "rl"));
         Ok(Rewards {
             outcomes: vec![Outcome::Scored(0.0); 2],
             parts: vec![("part".into(), vec![1.0, f64::NAN])],
@@ -197,6 +197,7 @@ fn filter(name: &str, select: impl Fn(&Batch) -> Decision + Send + Sync + 'stati
 fn raw_shaped_and_advantage_stay_apart_and_each_plugin_reads_what_it_names() {
     let mut plugins = rewards(vec![reward("number", 1.0, FaultPolicy::DropRow, by_number())]);
     let double = shaper("double", |batch, _| {
+        assert_eq!(batch.attrs["stage"], "reward");
         assert_eq!(numbers(batch, "raw"), numbers(batch, "reward/number"));
         Shaped { values: Some(numbers(batch, "value").iter().map(|v| 2.0 * v).collect()), ..Shaped::default() }
     });
@@ -209,6 +210,7 @@ fn raw_shaped_and_advantage_stay_apart_and_each_plugin_reads_what_it_names() {
         [(FilterStage::Raw, [1.0, 3.0]), (FilterStage::Shaped, [2.0, 6.0]), (FilterStage::Advantage, [2.0, -2.0])]
     {
         let look = filter("look", move |batch| {
+            assert_eq!(batch.attrs["stage"], format!("{reads:?}").to_lowercase());
             assert_eq!(numbers(batch, "value"), want);
             Decision { keep: vec![true; 2], weights: Some(vec![0.5, 2.0]), ..Decision::default() }
         });
