@@ -44,21 +44,25 @@ impl Toolchain {
         if Self::Installed.works() {
             return Ok(Self::Installed);
         }
-        if runs(Command::new("rustup").args(["target", "add", TARGET]).env("RUSTUP_MAX_RETRIES", "0")) && Self::Installed.works()
+        let mut failures = Vec::new();
+        let mut change = |command: &mut Command| announced(command).map_err(|failure| failures.push(failure)).is_ok();
+        if change(Command::new("rustup").args(["target", "add", TARGET]).env("RUSTUP_MAX_RETRIES", "0"))
+            && Self::Installed.works()
         {
             return Ok(Self::Installed);
         }
         // `cargo` may come from Debian or another package and know no rustup; then the fallback is the rule.
-        let install = || {
-            runs(Command::new("apt-get").args(["update", "-q"]))
-                && runs(Command::new("apt-get").args(["install", "-qy", "--no-install-recommends"]).args(DEBIAN_PACKAGES))
+        let mut install = || {
+            change(Command::new("apt-get").args(["update", "-q"]))
+                && change(Command::new("apt-get").args(["install", "-qy", "--no-install-recommends"]).args(DEBIAN_PACKAGES))
         };
         if Self::Debian.works() || (install() && Self::Debian.works()) {
             return Ok(Self::Debian);
         }
         bail!(
-            "no Rust toolchain here builds for {TARGET}: run `rustup target add {TARGET}`, or on Debian (as root) `apt-get install {}`",
-            DEBIAN_PACKAGES.join(" ")
+            "no Rust toolchain here builds for {TARGET}: run `rustup target add {TARGET}`, or on Debian (as root) `apt-get install {}`; tried in vain: {}",
+            DEBIAN_PACKAGES.join(" "),
+            failures.join("; ")
         )
     }
 
@@ -123,7 +127,22 @@ impl Toolchain {
     }
 }
 
-/// Whether the command exists and succeeds. Its output is only shown as progress, since a fallback follows a failure.
+/// Runs a command that changes the system, and tells so first. The error is the command with the last line it wrote.
+fn announced(command: &mut Command) -> Result<(), String> {
+    let words: Vec<_> =
+        [command.get_program()].into_iter().chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
+    let line = words.join(" ");
+    eprintln!("running `{line}`");
+    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("`{line}`: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last = stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no message");
+    Err(format!("`{line}`: {} ({})", last.trim(), output.status))
+}
+
+/// Whether the command exists and succeeds.
 fn runs(command: &mut Command) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
@@ -136,6 +155,15 @@ fn output(command: &mut Command) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn failed_command_is_told_with_its_last_words() {
+        let failure = announced(Command::new("sh").args(["-c", "echo first >&2; echo last >&2; exit 3"])).unwrap_err();
+        assert!(failure.contains("`sh -c") && failure.contains("last (exit status: 3)"), "{failure}");
+        assert!(announced(&mut Command::new("plumb-no-such-command")).is_err());
+        assert_eq!(announced(&mut Command::new("true")), Ok(()));
+    }
 
     #[test]
     fn toolchain_names_are_read_back() {
