@@ -83,9 +83,8 @@ pub fn decision(answer: filtering::Decision, batch: &Batch) -> Checked<Decision>
     let mut reasons = BTreeMap::new();
     for (row, reason) in answer.reasons {
         in_range("a reason", row, rows)?;
-        if reasons.insert(row, clip(reason)).is_some() {
-            return bad(format!("two reasons for row {row}"));
-        }
+        // A row is dropped once: its first reason stands.
+        reasons.entry(row).or_insert_with(|| clip(reason));
     }
     Ok(Decision {
         keep: answer.keep.into_iter().map(|keep| keep == 1).collect(),
@@ -405,7 +404,8 @@ mod tests {
         assert!(refused(|d| d.weights = Some(vec![1.0; 2])));
         assert!(refused(|d| d.regenerate = vec![1]));
         assert!(refused(|d| d.reasons = vec![(3, "beyond".into())]));
-        assert!(refused(|d| d.reasons = vec![(1, "once".into()), (1, "twice".into())]));
+        let twice = filtering::Decision { reasons: vec![(1, "first".into()), (1, "second".into())], ..plain() };
+        assert_eq!(decision(twice, &batch()).unwrap().reasons, [(1, "first".to_owned())]);
         let relabel = |column: &str, bytes: &[u8]| filtering::Relabel {
             column: column.into(),
             rows: vec![1],
