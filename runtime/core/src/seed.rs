@@ -23,7 +23,7 @@ impl Stream {
     /// The `n`-th 64-bit number.
     pub fn u64_at(self, n: u64) -> u64 {
         let block = philox([n as u32, (n >> 32) as u32, 0, 0], [self.key as u32, (self.key >> 32) as u32]);
-        u64::from(block[0]) | u64::from(block[1]) << 32
+        u64::from(block[0]) | (u64::from(block[1]) << 32)
     }
 
     /// The `n`-th number, uniform in [0, 1), with 53 random bits.
@@ -37,7 +37,7 @@ impl Stream {
     /// When `bound` is 0.
     pub fn below_at(self, n: u64, bound: u64) -> u64 {
         assert!(bound > 0, "an empty range has no numbers");
-        (u128::from(self.u64_at(n)) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.u64_at(n)) * u128::from(bound)) >> 64) as u64
     }
 
     /// The `n`-th standard normal number (Box-Muller over draws 2n and 2n + 1).
@@ -58,9 +58,9 @@ impl Stream {
 
 fn split_mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 /// Philox4x32 with 10 rounds.
