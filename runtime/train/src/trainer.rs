@@ -95,7 +95,9 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
     let samplers = recipe.stages.iter().zip(&data).enumerate().map(|(i, (stage, data))| sampler(recipe.seed, i, stage, data));
     let samplers = samplers.collect::<Result<Vec<_>>>()?;
 
-    leaks(&recipe.stages, &data).iter().for_each(|message| observer.message(message));
+    for message in leaks(&recipe.stages, &data) {
+        observer.message(&message);
+    }
 
     let (dir, checkpoint) = match resumed {
         Some(resumed) => resumed,
