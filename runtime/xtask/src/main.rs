@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 
 /// Root of the repository.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").components().collect()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this crate lies two folders below the root").to_path_buf()
 }
 
 /// Where cargo puts things: `CARGO_TARGET_DIR`, else `target` in the root.
