@@ -42,7 +42,7 @@ fn run_leaves_all_that_was_promised() {
     assert_eq!(evaluated, [5, 8, 11, 12]);
 
     let locked = run::read_plugins_lock(&path).unwrap();
-    assert_eq!((locked[0].name.as_str(), locked[0].sha256.len(), locked[0].wit.as_str()), ("exact", 64, "0.1.0"));
+    assert_eq!((locked[0].name.as_str(), locked[0].sha256.len(), locked[0].wit.as_str()), ("exact", 64, "0.1.1"));
     assert!(locked[0].grants.iter().any(|import| import.starts_with("plumb:align/data")), "{locked:?}");
 
     let completions = run::completion_files(&path).unwrap();

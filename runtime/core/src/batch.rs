@@ -100,6 +100,8 @@ pub enum Column {
     Tokens(Ragged<u32>),
     /// A number per token.
     TokenF32(Ragged<f32>),
+    /// Numbers per row.
+    F64Lists(Ragged<f64>),
     /// Raw bytes per row; dtype and shape stand in the batch's attributes.
     Bytes(Texts),
 }
@@ -113,28 +115,27 @@ impl Column {
             Column::U32(v) => v.len(),
             Column::Tokens(r) => r.len(),
             Column::TokenF32(r) => r.len(),
+            Column::F64Lists(r) => r.len(),
         }
     }
 
     /// Rows `start..stop` alone, copied.
     #[must_use]
     pub fn slice(&self, start: usize, stop: usize) -> Column {
+        fn ragged<T: Copy + Default>(rows: &Ragged<T>, range: std::ops::Range<usize>) -> Ragged<T> {
+            let mut out = Ragged::default();
+            range.for_each(|i| out.push(rows.row(i)));
+            out
+        }
         let texts = |t: &Texts| (start..stop).map(|i| t.bytes_at(i)).collect::<Texts>();
         match self {
             Column::Text(t) => Column::Text(texts(t)),
             Column::Bytes(t) => Column::Bytes(texts(t)),
             Column::F64(v) => Column::F64(v[start..stop].to_vec()),
             Column::U32(v) => Column::U32(v[start..stop].to_vec()),
-            Column::Tokens(r) => {
-                let mut out = Ragged::default();
-                (start..stop).for_each(|i| out.push(r.row(i)));
-                Column::Tokens(out)
-            }
-            Column::TokenF32(r) => {
-                let mut out = Ragged::default();
-                (start..stop).for_each(|i| out.push(r.row(i)));
-                Column::TokenF32(out)
-            }
+            Column::Tokens(r) => Column::Tokens(ragged(r, start..stop)),
+            Column::TokenF32(r) => Column::TokenF32(ragged(r, start..stop)),
+            Column::F64Lists(r) => Column::F64Lists(ragged(r, start..stop)),
         }
     }
 }

@@ -4,7 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::batch::{Batch, Ragged};
+use crate::batch::{Batch, Ragged, Texts};
+use crate::services::{Generated, Question};
 
 /// What a plugin is for. A plugin has exactly one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -18,6 +19,8 @@ pub enum PluginKind {
     Judge,
     /// Which rows the loss sees.
     Filter,
+    /// Arguments to results, for other plugins.
+    Tool,
 }
 
 impl fmt::Display for PluginKind {
@@ -27,6 +30,7 @@ impl fmt::Display for PluginKind {
             PluginKind::Shaper => "shaper",
             PluginKind::Judge => "judge",
             PluginKind::Filter => "filter",
+            PluginKind::Tool => "tool",
         })
     }
 }
@@ -165,6 +169,61 @@ pub struct Decision {
     pub parts: Vec<(String, Vec<f64>)>,
     /// Why rows were dropped.
     pub reasons: Vec<(u32, String)>,
+}
+
+/// Questions of one turn of a judge.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ask {
+    /// Answered all together, with those of other judges.
+    pub questions: Vec<Question>,
+    /// Handed back to [`Judge::resume`] as it is.
+    pub memo: Vec<u8>,
+}
+
+/// What a judge does next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Turn {
+    /// It has questions.
+    Ask(Ask),
+    /// It has decided.
+    Done(Verdicts),
+}
+
+/// A judge's verdicts, in whichever forms it has them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Verdicts {
+    /// One score per row; NaN where `faults` says why.
+    pub scores: Option<Vec<f64>>,
+    /// Preferences between rows.
+    pub pairs: Option<PairVerdicts>,
+    /// A matrix per group.
+    pub matrices: Option<MatrixVerdicts>,
+    /// A text per row.
+    pub rationales: Option<Texts>,
+    /// Named components, one value per row.
+    pub parts: Vec<(String, Vec<f64>)>,
+    /// Rows without a verdict: `unparseable` is a status, not a number.
+    pub faults: Vec<(u32, RowFault)>,
+}
+
+/// Preferences between rows `first` and `second`; all lists are equally long.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PairVerdicts {
+    /// One row of each pair.
+    pub first: Vec<u32>,
+    /// The other.
+    pub second: Vec<u32>,
+    /// Probability that `first` is better: 0.5 is a tie.
+    pub probability: Vec<f64>,
+}
+
+/// A G×G matrix for each group, row-major and skew-symmetric: entry (i, j) > 0 says i beats j.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MatrixVerdicts {
+    /// All groups' entries, one matrix after the other.
+    pub values: Vec<f64>,
+    /// For each entry whether the judge's answer could be read.
+    pub readable: Vec<bool>,
 }
 
 /// What went wrong inside a plugin call.
@@ -316,6 +375,24 @@ pub trait Plugin: Send + Sync {
     fn load_state(&self, _state: &[u8]) -> Result<(), PluginError> {
         Ok(())
     }
+
+    /// Takes over from another generation what its [`Plugin::save_state`] gave: `kv` always; the guest's own state through its
+    /// `state.load`, with the version that saved it, unless this generation has none.
+    ///
+    /// # Errors
+    /// When the guest refuses the state; nothing is taken over then.
+    fn adopt_state(&self, _state: &[u8]) -> Result<(), PluginError> {
+        Ok(())
+    }
+
+    /// Forgets what calls since the last [`Plugin::end_step`] left behind (state, `kv` writes, metrics): their answers were not
+    /// used, and the step asks again.
+    fn retract(&self) {}
+
+    /// Whether calls may ask models. Such plugins are called when no rollout is under way, since models are busy then.
+    fn asks_models(&self) -> bool {
+        false
+    }
 }
 
 /// Completions to rewards. Rows are independent: splitting a batch changes nothing.
@@ -339,4 +416,13 @@ pub trait Shaper: Plugin {
 pub trait Filter: Plugin {
     /// Decides over the batch's rows.
     fn select(&self, batch: &Batch) -> Result<Decision, PluginError>;
+}
+
+/// Candidates to verdicts, without input or output of its own: it asks, the runtime runs the models and resumes it.
+pub trait Judge: Plugin {
+    /// The first questions, or the verdicts at once.
+    fn begin(&self, batch: &Arc<Batch>) -> Result<Turn, PluginError>;
+
+    /// What follows from the answers, one for each question of the last turn.
+    fn resume(&self, batch: &Arc<Batch>, memo: &[u8], answers: &[Generated]) -> Result<Turn, PluginError>;
 }

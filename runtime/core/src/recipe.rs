@@ -2,6 +2,7 @@
 //!
 //! Paths in a recipe are relative to the recipe's own folder.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -27,6 +28,18 @@ pub struct Recipe {
     /// When to save.
     #[serde(default)]
     pub checkpoints: Checkpoints,
+    /// Models that plugins may be granted, by name, besides `policy` and `reference`.
+    #[serde(default)]
+    pub models: BTreeMap<String, ModelUse>,
+    /// Tools that plugins may be granted, by name.
+    #[serde(default)]
+    pub tools: BTreeMap<String, ToolUse>,
+    /// When a plugin that fails is taken out of service.
+    #[serde(default)]
+    pub circuit: Circuit,
+    /// Whose plugins this run accepts.
+    #[serde(default)]
+    pub trust: Trust,
     /// What to do, in order; each stage goes on with the policy of the one before.
     pub stages: Vec<Stage>,
 }
@@ -66,6 +79,66 @@ pub struct RandomModel {
     /// Standard deviation of the weights.
     #[serde(default = "default::initializer_range")]
     pub initializer_range: f64,
+}
+
+/// A model that plugins may ask: exactly one of `path` and `lagged`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelUse {
+    /// A Hugging Face folder or a GGUF file. A folder of a sequence-classification model (`score.weight`) serves scores.
+    pub path: Option<PathBuf>,
+    /// A PEFT adapter (LoRA folder) to add to `path`. The same path without adapter under another name is the model with it off.
+    pub adapter: Option<PathBuf>,
+    /// A copy of the policy that is renewed after every so many steps of a stage.
+    pub lagged: Option<u64>,
+}
+
+/// A tool that plugins may call: exactly one of `builtin` and `plugin`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToolUse {
+    /// A tool of the host.
+    pub builtin: Option<BuiltinTool>,
+    /// Name of an installed tool plugin or path of a `.wasm` file.
+    pub plugin: Option<String>,
+    /// Configuration of the tool. `search` takes `corpus` (a JSONL file with `text`, relative to the recipe) and `top_k`.
+    pub config: serde_json::Map<String, serde_json::Value>,
+    /// Limits of a tool plugin.
+    pub limits: LimitsUse,
+}
+
+/// Tools of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BuiltinTool {
+    /// Evaluates an arithmetic expression: `{"expression": "2 + 3 * 4"}`.
+    Calculator,
+    /// Ranks the documents of a corpus by BM25: `{"query": "..."}`.
+    Search,
+}
+
+/// When a plugin that fails is taken out of service: its previous generation takes over, or the run stops with a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Circuit {
+    /// A step counts against a plugin when more than this share of its rows failed (abstentions are no failures).
+    pub max_failed_share: f64,
+    /// Such steps in a row that open the circuit; 0 never opens it.
+    pub failed_steps: u64,
+}
+
+impl Default for Circuit {
+    fn default() -> Self {
+        Circuit { max_failed_share: 0.5, failed_steps: 3 }
+    }
+}
+
+/// Whose plugins a run accepts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Trust {
+    /// Public keys (ed25519, 64 hex digits) of which one must have signed each plugin. Empty accepts unsigned plugins.
+    pub keys: Vec<String>,
 }
 
 /// Which engine computes log-probabilities and gradients.
@@ -122,12 +195,18 @@ pub struct Stage {
     /// Reward plugins; their weighted sum is the raw reward.
     #[serde(default)]
     pub rewards: Vec<RewardUse>,
+    /// Judges; each adds to the raw reward like a reward plugin.
+    #[serde(default)]
+    pub judges: Vec<JudgeUse>,
     /// Shapers, applied in order.
     #[serde(default)]
     pub shapers: Vec<ShaperUse>,
     /// Filters, applied in order.
     #[serde(default)]
     pub filters: Vec<FilterUse>,
+    /// Plugins that are replaced at given steps of the stage.
+    #[serde(default)]
+    pub swaps: Vec<ScheduledSwap>,
     /// Held-out evaluation.
     #[serde(default)]
     pub eval: Option<Eval>,
@@ -275,6 +354,9 @@ pub struct Rollout {
     pub stop: Vec<String>,
     /// Most sequences decoded at once. Results do not depend on it.
     pub max_batch: usize,
+    /// Times in a step that groups which a filter wants to `regenerate` are replaced by groups of further prompts (dynamic sampling,
+    /// Yu et al. 2025). Groups that are unwanted after the last time leave the step; the run goes on with what there is.
+    pub max_refills: u32,
 }
 
 impl Default for Rollout {
@@ -290,6 +372,7 @@ impl Default for Rollout {
             min_p: 0.0,
             stop: Vec::new(),
             max_batch: 64,
+            max_refills: 0,
         }
     }
 }
@@ -387,6 +470,21 @@ pub struct PluginUse {
     /// Limits that replace those of the plugin's manifest.
     #[serde(default)]
     pub limits: LimitsUse,
+    /// Models and tools that the plugin may ask. Its manifest must ask for the capability (`[needs] capabilities`), and here it is granted.
+    #[serde(default)]
+    pub grants: Grants,
+}
+
+/// What a plugin may ask, and how much.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grants {
+    /// Names of models: `policy`, `reference`, or of `[models]`.
+    pub models: Vec<String>,
+    /// Names of `[tools]`.
+    pub tools: Vec<String>,
+    /// Most tokens per row of a call that models may read and write for the plugin; 4096 when absent.
+    pub tokens_per_row: Option<u64>,
 }
 
 /// Limits on a plugin's calls; what is absent comes from its manifest, else from the host's defaults.
@@ -415,6 +513,52 @@ pub struct RewardUse {
     /// What happens to a row that the plugin failed on or abstained from.
     #[serde(default)]
     pub on_fault: FaultPolicy,
+    /// Points that the weight runs through, from point to point in a line; `weight` holds where there are none. Before the first and
+    /// after the last it stays.
+    #[serde(default)]
+    pub weight_schedule: Vec<WeightAt>,
+}
+
+/// A point of a weight's schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WeightAt {
+    /// Step of the stage, the first is 1.
+    pub step: u64,
+    /// Weight at that step.
+    pub weight: f64,
+}
+
+/// A judge: its verdicts become a reward and columns for shapers and filters.
+///
+/// The reward of a row is its score; without scores, its mean probability of being preferred in the pairs, or over the readable
+/// entries of its row of the matrix (1 where it wins, 0.5 for a tie, 0 where it loses).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JudgeUse {
+    /// Which plugin.
+    #[serde(flatten)]
+    pub plugin: PluginUse,
+    /// Its weight in the raw reward; with 0 it only informs shapers and filters.
+    #[serde(default = "default::weight")]
+    pub weight: f64,
+    /// What happens to a row without a verdict.
+    #[serde(default)]
+    pub on_fault: FaultPolicy,
+    /// As for rewards.
+    #[serde(default)]
+    pub weight_schedule: Vec<WeightAt>,
+}
+
+/// A plugin that is replaced when a step begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ScheduledSwap {
+    /// Step of the stage before which the plugin is replaced; the first is 1.
+    pub step: u64,
+    /// Name in the run of the plugin that is replaced.
+    pub replace: String,
+    /// What takes its place, under the same name.
+    #[serde(flatten)]
+    pub plugin: PluginUse,
 }
 
 /// What a row without a score means.
@@ -441,6 +585,22 @@ pub struct ShaperUse {
     /// What it shapes.
     #[serde(default)]
     pub shapes: ShapedValue,
+    /// What a step means on which it fails as a whole.
+    #[serde(default)]
+    pub on_failure: StepPolicy,
+}
+
+/// What happens to a step on which a shaper or filter failed as a whole, after a second try.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepPolicy {
+    /// Nothing is learned from the step's rows.
+    #[default]
+    SkipStep,
+    /// The step goes on as if the plugin were not there.
+    PassThrough,
+    /// The run stops, with a checkpoint.
+    Abort,
 }
 
 /// What a shaper works on.
@@ -463,6 +623,24 @@ pub struct FilterUse {
     /// Which value it reads.
     #[serde(default)]
     pub reads: FilterStage,
+    /// Which rows it sees.
+    #[serde(default)]
+    pub scope: FilterScope,
+    /// What a step means on which it fails as a whole.
+    #[serde(default)]
+    pub on_failure: StepPolicy,
+}
+
+/// Which rows a filter sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FilterScope {
+    /// The completions of each step.
+    #[default]
+    Step,
+    /// The stage's data, before the first step, twice: the attribute `pass` is `observe` over all rows and then `select`, whose answer
+    /// counts. State and `kv` last from call to call.
+    Dataset,
 }
 
 /// Which value a filter reads.

@@ -8,10 +8,10 @@ mod generated {
         inline: "
             package plumb:host;
             world everything {
-                include plumb:align/reward@0.1.0;
-                include plumb:align/shaper@0.1.0;
-                include plumb:align/filter@0.1.0;
-                include plumb:align/stateful@0.1.0;
+                include plumb:align/reward@0.1.1;
+                include plumb:align/shaper@0.1.1;
+                include plumb:align/filter@0.1.1;
+                include plumb:align/stateful@0.1.1;
             }
         ",
         world: "plumb:host/everything",
@@ -25,4 +25,4 @@ pub use generated::exports::plumb::align::{filtering, lifecycle, rewarding, shap
 pub use generated::plumb::align::{config, data, kv, log, metrics, random, types};
 
 /// Version of `plumb:align` that this host speaks; it serves components built for any 0.1.x that use no more than this.
-pub const WIT_VERSION: &str = "0.1.0";
+pub const WIT_VERSION: &str = "0.1.1";

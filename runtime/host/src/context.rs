@@ -7,7 +7,7 @@ use plumb_core::seed::Stream;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable};
 
-use crate::bindings::types::{Fault, RaggedF32, RaggedU32, Texts};
+use crate::bindings::types::{Fault, RaggedF32, RaggedF64, RaggedU32, Texts};
 use crate::bindings::{config, data, kv as kv_import, log, metrics, random, types};
 use crate::engine;
 use crate::kv;
@@ -219,6 +219,10 @@ impl data::HostBatch for Context {
 
     fn token_f32s(&mut self, batch: Resource<BatchView>, column: String) -> wasmtime::Result<Option<RaggedF32>> {
         Ok(self.table.get(&batch)?.token_f32s(&column))
+    }
+
+    fn f64_lists(&mut self, batch: Resource<BatchView>, column: String) -> wasmtime::Result<Option<RaggedF64>> {
+        Ok(self.table.get(&batch)?.f64_lists(&column))
     }
 
     fn bytes(&mut self, batch: Resource<BatchView>, column: String) -> wasmtime::Result<Option<Texts>> {

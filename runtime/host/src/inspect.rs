@@ -156,6 +156,7 @@ impl Outline {
                 "shaping" => PluginKind::Shaper,
                 "judging" => PluginKind::Judge,
                 "filtering" => PluginKind::Filter,
+                "tooling" => PluginKind::Tool,
                 _ => return None,
             };
             Some((kind, version, name))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plumb_core::{Batch, Column, Ragged, Texts};
 
-use crate::bindings::types::{RaggedF32, RaggedU32, Texts as WitTexts};
+use crate::bindings::types::{RaggedF32, RaggedF64, RaggedU32, Texts as WitTexts};
 
 /// Rows of a batch. Cloning and cutting copies no column.
 #[derive(Clone, Debug)]
@@ -109,6 +109,16 @@ impl BatchView {
         }
     }
 
+    pub(crate) fn f64_lists(&self, name: &str) -> Option<RaggedF64> {
+        match self.batch.column(name)? {
+            Column::F64Lists(ragged) => {
+                let (values, ends) = cut_ragged(ragged, &self.rows);
+                Some(RaggedF64 { values, ends })
+            }
+            _ => None,
+        }
+    }
+
     /// Cuts the view into parts of at most `rows` rows and `bytes` bytes; a row larger than that is a part of its own.
     pub(crate) fn parts(&self, rows: usize, bytes: usize) -> Vec<Self> {
         let mut parts = Vec::new();
@@ -154,6 +164,7 @@ fn bytes_at(column: &Column, row: usize) -> usize {
         Column::U32(_) => 4,
         Column::Tokens(ragged) => 4 * ragged.row(row).len() + 4,
         Column::TokenF32(ragged) => 4 * ragged.row(row).len() + 4,
+        Column::F64Lists(ragged) => 8 * ragged.row(row).len() + 4,
     }
 }
 

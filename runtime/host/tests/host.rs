@@ -446,7 +446,7 @@ fn wrong_kind_is_refused() {
 fn imports_beyond_the_grants_are_refused_by_name() {
     let (host, _) = host(1);
     let error = host.load(request(PluginKind::Reward, "reward-needs-models", json!({}))).unwrap_err();
-    assert!(matches!(&error, Error::NotGranted { import, .. } if import == "plumb:align/models@0.1.0"), "{error}");
+    assert!(matches!(&error, Error::NotGranted { import, .. } if import == "plumb:align/models@0.1.1"), "{error}");
     let error = host.load(request(PluginKind::Reward, "reward-needs-vault", json!({}))).unwrap_err();
     assert!(matches!(&error, Error::UnknownImport { import, .. } if import == "example:vault/secrets@1.0.0"), "{error}");
 }
@@ -459,7 +459,7 @@ fn load_bytes(bytes: Vec<u8>) -> Error {
 #[test]
 fn component_of_another_interface_version_is_refused() {
     let mut bytes = std::fs::read(guest("reward-misbehaves")).unwrap();
-    let old = b"@0.1.0";
+    let old = b"@0.1.1";
     for at in 0..bytes.len() - old.len() {
         if bytes[at..].starts_with(old) {
             bytes[at..at + old.len()].copy_from_slice(b"@0.2.0");
@@ -483,11 +483,11 @@ fn truncated_components_are_refused_wherever_they_end() {
 fn inspect_reads_what_a_file_is_without_running_it() {
     let bytes = std::fs::read(guest("reward-needs-models")).unwrap();
     let inspection = inspect("reward-needs-models.wasm", &bytes).unwrap();
-    assert_eq!((inspection.kind, inspection.wit_version.as_str(), inspection.stateful), (PluginKind::Reward, "0.1.0", false));
+    assert_eq!((inspection.kind, inspection.wit_version.as_str(), inspection.stateful), (PluginKind::Reward, "0.1.1", false));
     assert_eq!(inspection.manifest.unwrap().name, "reward-needs-models");
     assert_eq!(inspection.digest.len(), 64);
     let refused: Vec<_> = inspection.imports.iter().filter(|import| !import.granted).map(|import| import.name.as_str()).collect();
-    assert_eq!(refused, ["plumb:align/models@0.1.0"]);
+    assert_eq!(refused, ["plumb:align/models@0.1.1"]);
     let stateful = std::fs::read(guest("shaper-counts")).unwrap();
     assert!(inspect("shaper-counts.wasm", &stateful).unwrap().stateful);
 }

@@ -67,19 +67,19 @@ impl StagePlugins {
     /// [`Error::LoadPlugin`]; [`Error::Recipe`] when two plugins of training have one name, since metrics could not tell them apart.
     pub fn load(stage: &Stage, factory: &dyn PluginFactory) -> Result<Self> {
         let mut plugins = StagePlugins::default();
-        for RewardUse { plugin, weight, on_fault } in &stage.rewards {
+        for RewardUse { plugin, weight, on_fault, .. } in &stage.rewards {
             let loaded = factory.reward(plugin).map_err(failed(PluginKind::Reward, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
             let name = plugins.new_name(stage, "rewards", loaded.id())?;
             plugins.rewards.push(Reward { name, plugin: loaded, weight: *weight, on_fault: *on_fault });
         }
-        for ShaperUse { plugin, shapes } in &stage.shapers {
+        for ShaperUse { plugin, shapes, .. } in &stage.shapers {
             let loaded = factory.shaper(plugin).map_err(failed(PluginKind::Shaper, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
             plugins.new_name(stage, "shapers", loaded.id())?;
             plugins.shapers.push((loaded, *shapes));
         }
-        for FilterUse { plugin, reads } in &stage.filters {
+        for FilterUse { plugin, reads, .. } in &stage.filters {
             let loaded = factory.filter(plugin).map_err(failed(PluginKind::Filter, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
             plugins.new_name(stage, "filters", loaded.id())?;

@@ -124,6 +124,7 @@ pub(crate) trait Source {
     fn u32s(&self, column: &str) -> Option<Vec<u32>>;
     fn tokens(&self, column: &str) -> Option<Ragged<u32>>;
     fn token_f32s(&self, column: &str) -> Option<Ragged<f32>>;
+    fn f64_lists(&self, column: &str) -> Option<Ragged<f64>>;
     fn bytes(&self, column: &str) -> Option<Texts>;
 }
 
@@ -141,6 +142,7 @@ pub struct Batch<'a> {
     u32s: Cache<Vec<u32>>,
     tokens: Cache<Ragged<u32>>,
     token_f32s: Cache<Ragged<f32>>,
+    f64_lists: Cache<Ragged<f64>>,
     bytes: Cache<Texts>,
 }
 
@@ -156,6 +158,7 @@ impl<'a> Batch<'a> {
             u32s: Cache::default(),
             tokens: Cache::default(),
             token_f32s: Cache::default(),
+            f64_lists: Cache::default(),
             bytes: Cache::default(),
         }
     }
@@ -232,6 +235,14 @@ impl<'a> Batch<'a> {
         self.find_token_f32s(column).ok_or_else(|| self.missing(column, "token-f32"))
     }
 
+    /// Numbers per row: `judge/<name>/matrix` holds row i of its group's matrix of verdicts.
+    ///
+    /// # Errors
+    /// As for [`Batch::text`].
+    pub fn f64_lists(&self, column: &str) -> Result<&Ragged<f64>, Fault> {
+        self.find_f64_lists(column).ok_or_else(|| self.missing(column, "f64-list"))
+    }
+
     /// Raw bytes per row; dtype and shape stand in [`Batch::attr`].
     ///
     /// # Errors
@@ -263,6 +274,11 @@ impl<'a> Batch<'a> {
     /// A column of numbers per token that may be absent.
     pub fn find_token_f32s(&self, column: &str) -> Option<&Ragged<f32>> {
         self.token_f32s.get(column, || self.source.token_f32s(column))
+    }
+
+    /// A column of numbers per row that may be absent.
+    pub fn find_f64_lists(&self, column: &str) -> Option<&Ragged<f64>> {
+        self.f64_lists.get(column, || self.source.f64_lists(column))
     }
 
     /// A column of raw bytes that may be absent.

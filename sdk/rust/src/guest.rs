@@ -39,24 +39,24 @@ macro_rules! exported_interface {
     };
 }
 
-exported_interface!(reward, "plumb:sdk/only-rewarding", "package plumb:sdk; world only-rewarding { export plumb:align/rewarding@0.1.0; }", {
-    "plumb:align/types@0.1.0": crate::guest::base::plumb::align::types,
-    "plumb:align/data@0.1.0": crate::guest::base::plumb::align::data,
+exported_interface!(reward, "plumb:sdk/only-rewarding", "package plumb:sdk; world only-rewarding { export plumb:align/rewarding@0.1.1; }", {
+    "plumb:align/types@0.1.1": crate::guest::base::plumb::align::types,
+    "plumb:align/data@0.1.1": crate::guest::base::plumb::align::data,
 });
-exported_interface!(shaper, "plumb:sdk/only-shaping", "package plumb:sdk; world only-shaping { export plumb:align/shaping@0.1.0; }", {
-    "plumb:align/types@0.1.0": crate::guest::base::plumb::align::types,
-    "plumb:align/data@0.1.0": crate::guest::base::plumb::align::data,
+exported_interface!(shaper, "plumb:sdk/only-shaping", "package plumb:sdk; world only-shaping { export plumb:align/shaping@0.1.1; }", {
+    "plumb:align/types@0.1.1": crate::guest::base::plumb::align::types,
+    "plumb:align/data@0.1.1": crate::guest::base::plumb::align::data,
 });
-exported_interface!(judge, "plumb:sdk/only-judging", "package plumb:sdk; world only-judging { export plumb:align/judging@0.1.0; }", {
-    "plumb:align/types@0.1.0": crate::guest::base::plumb::align::types,
-    "plumb:align/data@0.1.0": crate::guest::base::plumb::align::data,
+exported_interface!(judge, "plumb:sdk/only-judging", "package plumb:sdk; world only-judging { export plumb:align/judging@0.1.1; }", {
+    "plumb:align/types@0.1.1": crate::guest::base::plumb::align::types,
+    "plumb:align/data@0.1.1": crate::guest::base::plumb::align::data,
 });
-exported_interface!(filter, "plumb:sdk/only-filtering", "package plumb:sdk; world only-filtering { export plumb:align/filtering@0.1.0; }", {
-    "plumb:align/types@0.1.0": crate::guest::base::plumb::align::types,
-    "plumb:align/data@0.1.0": crate::guest::base::plumb::align::data,
+exported_interface!(filter, "plumb:sdk/only-filtering", "package plumb:sdk; world only-filtering { export plumb:align/filtering@0.1.1; }", {
+    "plumb:align/types@0.1.1": crate::guest::base::plumb::align::types,
+    "plumb:align/data@0.1.1": crate::guest::base::plumb::align::data,
 });
-exported_interface!(state, "plumb:sdk/only-state", "package plumb:sdk; world only-state { export plumb:align/state@0.1.0; }", {
-    "plumb:align/types@0.1.0": crate::guest::base::plumb::align::types,
+exported_interface!(state, "plumb:sdk/only-state", "package plumb:sdk; world only-state { export plumb:align/state@0.1.1; }", {
+    "plumb:align/types@0.1.1": crate::guest::base::plumb::align::types,
 });
 
 use base::plumb::align::{data, types};
@@ -151,6 +151,9 @@ impl Source for HostBatch<'_> {
     }
     fn token_f32s(&self, column: &str) -> Option<Ragged<f32>> {
         self.0.token_f32s(column).map(Into::into)
+    }
+    fn f64_lists(&self, column: &str) -> Option<Ragged<f64>> {
+        self.0.f64_lists(column).map(|ragged| Ragged { values: ragged.values, ends: ragged.ends })
     }
     fn bytes(&self, column: &str) -> Option<Texts> {
         self.0.bytes(column).map(Into::into)

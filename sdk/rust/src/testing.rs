@@ -24,6 +24,7 @@ enum Column {
     U32s(Vec<u32>),
     Tokens(Ragged<u32>),
     TokenF32s(Ragged<f32>),
+    F64Lists(Ragged<f64>),
     Bytes(Texts),
 }
 
@@ -35,6 +36,7 @@ impl Column {
             Column::U32s(values) => values.len(),
             Column::Tokens(rows) => rows.len(),
             Column::TokenF32s(rows) => rows.len(),
+            Column::F64Lists(rows) => rows.len(),
         }
     }
 }
@@ -83,6 +85,12 @@ impl BatchBuilder {
     #[must_use]
     pub fn token_f32s<R: AsRef<[f32]>>(self, name: &str, rows: impl IntoIterator<Item = R>) -> Self {
         self.column(name, Column::TokenF32s(rows.into_iter().collect()))
+    }
+
+    /// Adds a column of numbers per row.
+    #[must_use]
+    pub fn f64_lists<R: AsRef<[f64]>>(self, name: &str, rows: impl IntoIterator<Item = R>) -> Self {
+        self.column(name, Column::F64Lists(rows.into_iter().collect()))
     }
 
     /// Adds a column of raw bytes.
@@ -203,6 +211,9 @@ impl Source for BatchData {
     }
     fn token_f32s(&self, column: &str) -> Option<Ragged<f32>> {
         column!(self, column, TokenF32s)
+    }
+    fn f64_lists(&self, column: &str) -> Option<Ragged<f64>> {
+        column!(self, column, F64Lists)
     }
     fn bytes(&self, column: &str) -> Option<Texts> {
         column!(self, column, Bytes)

@@ -116,7 +116,9 @@ fn call(instance: &mut DirectInstance, kind: PluginKind, batch: &Arc<Batch>) -> 
         PluginKind::Reward => instance.score(batch).map(drop),
         PluginKind::Shaper => instance.shape(batch).map(drop),
         PluginKind::Filter => instance.select(batch).map(drop),
-        PluginKind::Judge => Err(PluginFault::Host { message: "judges cannot be measured without models".to_owned() }),
+        PluginKind::Judge | PluginKind::Tool => {
+            Err(PluginFault::Host { message: format!("a {kind} cannot be measured by cases") })
+        }
     }
 }
 
@@ -129,7 +131,7 @@ fn fuel(subject: &Subject, case: &Case, times: usize) -> anyhow::Result<u64> {
         PluginKind::Reward => plugin.into_reward()?.score(batch).map(drop)?,
         PluginKind::Shaper => plugin.into_shaper()?.shape(&batch).map(drop)?,
         PluginKind::Filter => plugin.into_filter()?.select(&batch).map(drop)?,
-        PluginKind::Judge => {}
+        PluginKind::Judge | PluginKind::Tool => {}
     }
     Ok(host.stats().iter().map(|(_, stats)| stats.counts.fuel).sum())
 }

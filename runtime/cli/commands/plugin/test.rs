@@ -115,8 +115,8 @@ fn call(plugin: LoadedPlugin, batch: Batch) -> anyhow::Result<Answer> {
             values.into_iter().enumerate().map(row).collect()
         }),
         PluginKind::Filter => plugin.into_filter()?.select(&batch).map_err(fault).map(|decision| json!(decision.keep)),
-        PluginKind::Judge => {
-            return Err(Diagnostic::usage("plugin.kind", "judges are run by a recipe's models, not by cases").into());
+        kind @ (PluginKind::Judge | PluginKind::Tool) => {
+            return Err(Diagnostic::usage("plugin.kind", format!("a {kind} cannot be run by cases")).into());
         }
     })
 }

@@ -267,6 +267,8 @@ fn record(rows: &StepRows, reasons: &[Option<String>]) -> StepRecord {
         stage: rows.stage.into(),
         step: rows.step,
         prompt_ids: rows.examples.iter().map(|example| example.prompt.id).collect(),
+        prompt_tokens: rows.examples.iter().map(|example| example.prompt.tokens.clone()).collect(),
+        completions_sha256: None,
         completions: completions.collect(),
         loss: None,
     }

@@ -56,6 +56,15 @@ pub enum Record {
         /// What the plugin said about each row.
         outcomes: Vec<OutcomeRecord>,
     },
+    /// A plugin was replaced before step `step`.
+    Change(ChangeRecord),
+    /// What models answered to plugins in step `step`, in the order of the keys. Stands before the step's record.
+    Answers {
+        /// Step of the run.
+        step: u64,
+        /// Question and answer.
+        answers: Vec<AnswerRecord>,
+    },
     /// A checkpoint was written.
     Checkpoint {
         /// Step after which it was taken.
@@ -63,6 +72,46 @@ pub enum Record {
         /// SHA-256 of the policy's file.
         model_sha256: String,
     },
+}
+
+/// A change of a stage's plugins at a step boundary.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangeRecord {
+    /// Name of the stage.
+    pub stage: String,
+    /// First step that the change holds for.
+    pub step: u64,
+    /// Name in the run of the plugin that was replaced.
+    pub replaced: String,
+    /// What takes its place.
+    pub plugin: PluginGeneration,
+    /// Digest of the generation before.
+    pub before: String,
+    /// Who wanted it.
+    pub cause: ChangeCause,
+}
+
+/// Why a plugin was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeCause {
+    /// `plumb run swap`.
+    Command,
+    /// `plumb run rollback`.
+    Rollback,
+    /// The recipe's `swaps`.
+    Schedule,
+    /// The plugin failed too often.
+    Circuit,
+}
+
+/// A question of a plugin to a model, and the answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerRecord {
+    /// SHA-256 of the question: function, model, texts and sampling.
+    pub key: String,
+    /// The answer as the service gave it, its fault included.
+    pub answer: serde_json::Value,
 }
 
 /// A plugin as a stage uses it.
@@ -83,6 +132,12 @@ pub struct StepRecord {
     pub step: u64,
     /// Row of the data set of each prompt.
     pub prompt_ids: Vec<u64>,
+    /// Token ids of each prompt. Ledgers of older builds do not have them.
+    #[serde(default)]
+    pub prompt_tokens: Vec<Vec<u32>>,
+    /// SHA-256 of the step's file of completions, which holds the texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completions_sha256: Option<String>,
     /// One per completion; those of one prompt are adjacent. Empty in supervised stages.
     pub completions: Vec<CompletionRecord>,
     /// The loss; None when no row was left.
@@ -250,6 +305,8 @@ mod tests {
             stage: "grpo".into(),
             step,
             prompt_ids: vec![4],
+            prompt_tokens: vec![vec![7]],
+            completions_sha256: None,
             completions: vec![CompletionRecord {
                 tokens: vec![1, 2],
                 logprobs: (0..1000).map(|i| -(i as f32) * 0.377_123 - f32::MIN_POSITIVE).collect(),

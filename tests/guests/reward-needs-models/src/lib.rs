@@ -5,7 +5,7 @@ use plumb_sdk::reward::{Descriptor, Fault, Reward, Row, Score};
 mod capability {
     wit_bindgen::generate!({
         path: "../../../wit",
-        inline: "package plumb:guests; world asks-models { import plumb:align/models@0.1.0; }",
+        inline: "package plumb:guests; world asks-models { import plumb:align/models@0.1.1; }",
         world: "plumb:guests/asks-models",
         generate_all,
     });
