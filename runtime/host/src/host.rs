@@ -19,12 +19,11 @@ use crate::instance::{CallError, Code, Instance};
 use crate::kv;
 use crate::limits::EffectiveLimits;
 use crate::manifest::Manifest;
+use crate::plugin::WasmPlugin;
 use crate::pool::Pool;
-use crate::reward::WasmReward;
 use crate::runner::{Memory, Runner, lock};
 use crate::sink::{Discard, LogLevel, LogLine, Sink};
 use crate::stats::PluginStats;
-use crate::step::WasmStep;
 use crate::view::BatchView;
 
 /// How to set up a [`Host`].
@@ -178,6 +177,7 @@ impl Host {
             descriptor,
             needs,
             stateful: inspection.stateful,
+            asks_models: inspection.imports_interface("models"),
             sink: Arc::clone(&self.sink),
             stats,
             memory: Mutex::new(Memory::default()),
@@ -278,20 +278,17 @@ impl LoadedPlugin {
 
     /// The reward function. Its batches are cut into calls of at most 256 rows or 4 MiB.
     pub fn into_reward(self) -> Result<Arc<dyn RewardFn>> {
-        self.expect(PluginKind::Reward)?;
-        Ok(Arc::new(WasmReward { runner: self.runner, shared: self.shared }))
+        Ok(self.expect(PluginKind::Reward)?)
     }
 
     /// The shaper.
     pub fn into_shaper(self) -> Result<Arc<dyn Shaper>> {
-        self.expect(PluginKind::Shaper)?;
-        Ok(Arc::new(WasmStep { runner: self.runner, shared: self.shared }))
+        Ok(self.expect(PluginKind::Shaper)?)
     }
 
     /// The filter.
     pub fn into_filter(self) -> Result<Arc<dyn Filter>> {
-        self.expect(PluginKind::Filter)?;
-        Ok(Arc::new(WasmStep { runner: self.runner, shared: self.shared }))
+        Ok(self.expect(PluginKind::Filter)?)
     }
 
     /// One instance by itself, started and initialised, on the caller's thread: for measuring what a call costs without the
@@ -302,9 +299,9 @@ impl LoadedPlugin {
         Ok(DirectInstance { instance })
     }
 
-    fn expect(&self, expected: PluginKind) -> Result<()> {
+    fn expect(self, expected: PluginKind) -> Result<Arc<WasmPlugin>> {
         if self.runner.id.kind == expected {
-            return Ok(());
+            return Ok(Arc::new(WasmPlugin { runner: self.runner, shared: self.shared }));
         }
         Err(Error::WrongKind { plugin: self.runner.id.name.clone(), expected, found: self.runner.id.kind })
     }

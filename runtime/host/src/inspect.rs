@@ -81,6 +81,11 @@ pub fn inspect(plugin: &str, bytes: &[u8]) -> Result<Inspection> {
 }
 
 impl Inspection {
+    /// Whether it imports that interface of `plumb:align`: `models`, `tools`, ...
+    pub fn imports_interface(&self, name: &str) -> bool {
+        self.imports.iter().any(|import| interface(&import.name).is_some_and(|(interface, _)| interface == name))
+    }
+
     /// An error for the first import that the host does not provide.
     pub fn refuse_imports(&self, plugin: &str) -> Result<()> {
         let Some(import) = self.imports.iter().find(|import| !import.granted) else { return Ok(()) };

@@ -21,6 +21,7 @@ mod instance;
 mod kv;
 pub mod limits;
 pub mod manifest;
+mod plugin;
 mod pool;
 mod reward;
 mod runner;

@@ -3,50 +3,18 @@
 use std::sync::Arc;
 
 use plumb_core::feedback::MAX_PARTS;
-use plumb_core::{Batch, Outcome, Pending, Plugin, PluginError, PluginFault, PluginId, RewardFn, Rewards, RowFault};
+use plumb_core::{Batch, Outcome, Pending, PluginError, PluginFault, RewardFn, Rewards, RowFault};
 
-use crate::host::Shared;
 use crate::instance::CallError;
 use crate::limits;
+use crate::plugin::WasmPlugin;
 use crate::runner::{Runner, Ticket, lock};
 use crate::stats::count_code;
 use crate::view::BatchView;
 
 const EXPORT: &str = "score";
 
-/// A reward plugin on the worker pool.
-pub struct WasmReward {
-    pub runner: Arc<Runner>,
-    pub shared: Arc<Shared>,
-}
-
-impl Plugin for WasmReward {
-    fn id(&self) -> &PluginId {
-        &self.runner.id
-    }
-
-    fn end_step(&self) {
-        self.runner.end_step();
-    }
-
-    fn take_metrics(&self) -> Vec<(String, f64)> {
-        self.runner.take_metrics()
-    }
-
-    fn busy_s(&self) -> Option<f64> {
-        Some(self.runner.busy_s())
-    }
-
-    fn save_state(&self) -> Result<Option<Vec<u8>>, PluginError> {
-        Ok(self.runner.save_state())
-    }
-
-    fn load_state(&self, state: &[u8]) -> Result<(), PluginError> {
-        self.runner.load_state(state)
-    }
-}
-
-impl RewardFn for WasmReward {
+impl RewardFn for WasmPlugin {
     fn submit(&self, batch: Batch) -> Pending<Result<Rewards, PluginError>> {
         if let Err(fault) = self.runner.check_columns(&batch) {
             return Pending::ready(Err(self.runner.error(EXPORT, fault)));

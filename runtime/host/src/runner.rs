@@ -28,6 +28,8 @@ pub struct Runner {
     /// Columns that a batch must have.
     pub needs: Vec<String>,
     pub stateful: bool,
+    /// Whether it imports `models`.
+    pub asks_models: bool,
     pub sink: Arc<dyn Sink>,
     pub stats: Arc<Mutex<PluginStats>>,
     pub memory: Mutex<Memory>,
@@ -223,14 +225,29 @@ impl Runner {
 
     /// See [`plumb_core::Plugin::load_state`]. The guest tries its part at once, in an instance of its own.
     pub fn load_state(&self, bytes: &[u8]) -> Result<(), PluginError> {
-        let kept = Snapshot::decode(bytes).ok_or_else(|| {
+        let kept = self.decode(bytes)?;
+        if kept.state.is_some() && !self.stateful {
+            let message = "the saved state comes from a version with an export `state`, this one has none".into();
+            return Err(self.error("state.load", PluginFault::Host { message }));
+        }
+        self.keep(kept)
+    }
+
+    /// See [`plumb_core::Plugin::adopt_state`]. A generation without an export `state` has no use for that of another.
+    pub fn adopt_state(&self, bytes: &[u8]) -> Result<(), PluginError> {
+        let kept = self.decode(bytes)?;
+        self.keep(if self.stateful { kept } else { Snapshot { values: kept.values, ..Snapshot::default() } })
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Snapshot, PluginError> {
+        Snapshot::decode(bytes).ok_or_else(|| {
             self.error("state.load", PluginFault::Host { message: "the saved state of the plugin is damaged".into() })
-        })?;
+        })
+    }
+
+    /// Goes on from `kept`, once the guest took its part of it in an instance of its own.
+    fn keep(&self, kept: Snapshot) -> Result<(), PluginError> {
         if let Some(state) = &kept.state {
-            if !self.stateful {
-                let message = "the saved state comes from a version with an export `state`, this one has none".into();
-                return Err(self.error("state.load", PluginFault::Host { message }));
-            }
             let mut instance = self.instance(1, 0, Arc::clone(&kept.values));
             let tried = instance.start().and_then(|()| instance.init()).and_then(|()| instance.load(kept.state_version, state));
             tried.map_err(|error| self.error("state.load", error.fault))?;
@@ -239,6 +256,14 @@ impl Runner {
         memory.kept = kept;
         (memory.pending_state, memory.effects) = (None, BTreeMap::new());
         Ok(())
+    }
+
+    /// See [`plumb_core::Plugin::retract`]. The calls are in no step's counts either, so that a step's numbers do not depend on
+    /// what was tried before.
+    pub fn retract(&self) {
+        let mut memory = self.memory();
+        (memory.pending_state, memory.effects) = (None, BTreeMap::new());
+        memory.counted = lock(&self.stats).counts.clone();
     }
 
     /// An error of this plugin.

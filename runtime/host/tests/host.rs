@@ -406,6 +406,64 @@ fn state_that_the_guest_refuses_leaves_the_old_one() {
     assert_eq!(first(&plugin.shape(&batch(2, &[])).unwrap()), 2.0);
 }
 
+#[test]
+fn retracted_calls_leave_neither_state_nor_kv_nor_metrics() {
+    let (host, _) = host(1);
+    let (once, twice) = (shaper(&host), shaper(&host));
+    twice.shape(&batch(2, &[])).unwrap();
+    twice.retract();
+    let answers = [&once, &twice].map(|plugin| {
+        let shaped = plugin.shape(&batch(2, &[])).unwrap();
+        plugin.end_step();
+        (shaped, plugin.take_metrics(), plugin.save_state().unwrap())
+    });
+    assert_eq!(first(&answers[0].0), 1.0);
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[test]
+fn retracting_keeps_what_earlier_steps_left() {
+    let plugin = shaper(&host(1).0);
+    plugin.shape(&batch(2, &[])).unwrap();
+    plugin.end_step();
+    plugin.shape(&batch(2, &[])).unwrap();
+    plugin.retract();
+    assert_eq!(first(&plugin.shape(&batch(2, &[])).unwrap()), 2.0);
+}
+
+#[test]
+fn another_generation_adopts_state_and_kv_or_nothing() {
+    let (host, _) = host(1);
+    let old = shaper(&host);
+    old.shape(&batch(2, &[])).unwrap();
+    old.end_step();
+    let state = old.save_state().unwrap().unwrap();
+    let new = shaper(&host);
+    new.adopt_state(&state).unwrap();
+    assert_eq!(new.save_state().unwrap().unwrap(), state);
+    assert_eq!(first(&new.shape(&batch(2, &[])).unwrap()), 2.0);
+    // The version field, behind the magic: the guest knows version 1 alone.
+    let mut refused = state.clone();
+    refused[8] = 9;
+    let other = shaper(&host);
+    assert_eq!(other.adopt_state(&refused).unwrap_err().fault.code(), "bad-state");
+    assert_eq!(other.save_state().unwrap(), None, "nothing of a refused state is taken over");
+    assert_eq!(first(&other.shape(&batch(2, &[])).unwrap()), 1.0);
+}
+
+#[test]
+fn generation_without_state_adopts_kv_alone() {
+    let (host, _) = host(1);
+    let old = shaper(&host);
+    old.shape(&batch(2, &[])).unwrap();
+    old.end_step();
+    let state = old.save_state().unwrap().unwrap();
+    let new = host.load(request(PluginKind::Shaper, "shaper-echo", json!({ "read": "numbers" }))).unwrap().into_shaper().unwrap();
+    assert_eq!(new.load_state(&state).unwrap_err().fault.code(), "host", "the same generation cannot have lost its state");
+    new.adopt_state(&state).unwrap();
+    assert!(new.save_state().unwrap().unwrap().len() < state.len());
+}
+
 fn filter(mode: &str) -> Arc<dyn Filter> {
     host(1).0.load(request(PluginKind::Filter, "filter-misbehaves", json!({ "mode": mode }))).unwrap().into_filter().unwrap()
 }
