@@ -5,6 +5,7 @@ mod build;
 mod cases;
 mod check;
 mod inspect;
+mod language;
 mod new;
 mod subject;
 mod test;
@@ -21,9 +22,9 @@ use crate::output::Output;
   plumb plugin new reward-brevity && plumb plugin test reward-brevity
   plumb plugin inspect reward-exact-match --json")]
 pub enum PluginCommand {
-    /// Start a plugin: a crate that builds at once, with a test and example cases
+    /// Start a plugin: a folder that builds at once, with a test and example cases
     New(new::NewArgs),
-    /// Build a plugin's crate into a component
+    /// Build a plugin's folder into a component
     Build(build::BuildArgs),
     /// Load a plugin and report what is wrong with it
     Check(check::CheckArgs),

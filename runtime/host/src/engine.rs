@@ -18,8 +18,8 @@ pub const GUEST_STACK_BYTES: usize = 1 << 20;
 const SPARE_INSTANCES: u32 = 16;
 /// Core instances of a component: 6 for Rust, 57 for JavaScript, 115 for Python as their toolchains build them today.
 pub const CORE_INSTANCES: u32 = 160;
-/// Linear memories of a component: its own, and one of an adapter.
-pub const MEMORIES: u32 = 2;
+/// Linear memories of a component: its own and one of an adapter; 3 for JavaScript.
+pub const MEMORIES: u32 = 4;
 /// Tables of a component: one a module, and those of adapters.
 pub const TABLES: u32 = 16;
 

@@ -1,21 +1,22 @@
-//! `plumb plugin build`: a crate to a component.
+//! `plumb plugin build`: a plugin's folder to a component.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
+use super::language::Language;
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
 use crate::output::Output;
 
-/// Build a plugin's crate into a component, with its plugin.toml inside.
+/// Build a plugin's folder into a component, with its plugin.toml inside.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   plumb plugin build plugins/reward-exact-match
   plumb plugin build . --output ~/plugins/mine.wasm")]
 pub struct BuildArgs {
-    /// The crate's folder
+    /// The plugin's folder
     #[arg(default_value = ".")]
     folder: PathBuf,
     /// The component's file [default: target/NAME.wasm in the folder]
@@ -34,7 +35,7 @@ pub fn run(args: &BuildArgs, output: Output) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
-/// Builds the crate in `folder` and returns the component's file.
+/// Builds the plugin in `folder` and returns the component's file.
 pub fn build(folder: &Path, file: Option<&Path>, output: Output) -> anyhow::Result<PathBuf> {
     let manifest = folder.join("plugin.toml");
     let text = std::fs::read_to_string(&manifest).map_err(|e| {
@@ -42,20 +43,8 @@ pub fn build(folder: &Path, file: Option<&Path>, output: Output) -> anyhow::Resu
     })?;
     let manifest = plumb_host::Manifest::parse(&manifest.display().to_string(), text.as_bytes())?;
     let file = file.map_or_else(|| folder.join("target").join(format!("{}.wasm", manifest.name)), Path::to_owned);
-    output.note(format!(
-        "building `{}` (the first build on a machine may prepare the WebAssembly target: a few minutes)",
-        manifest.name
-    ));
-    plumb_xtask::guest::build_crate(folder, &file, &target_folder(folder)).map_err(|error| {
-        let diagnostic = Diagnostic::usage("plugin.build", format!("plugin `{}` does not build", manifest.name));
-        let causes = error.chain().map(ToString::to_string);
-        causes.fold(diagnostic, Diagnostic::because)
-    })?;
+    let language = Language::detect(folder)?;
+    output.note(format!("building `{}` ({})", manifest.name, language.build_note()));
+    language.build(folder, &manifest, &file)?;
     Ok(file)
-}
-
-/// Where cargo keeps its files: in this program's source tree if it is still there, so that plugins share what is built of the
-/// SDK and of the standard library, else in the crate.
-fn target_folder(folder: &Path) -> PathBuf {
-    super::new::source_tree().map_or_else(|| folder.join("target/wasm"), |tree| tree.join("target/wasm"))
 }

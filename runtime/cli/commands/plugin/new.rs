@@ -1,15 +1,16 @@
-//! `plumb plugin new`: a crate that builds at once.
+//! `plumb plugin new`: a folder that builds at once.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use super::language::Language;
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
 use crate::output::Output;
 
-/// Start a plugin in Rust: a crate that builds at once, with a test and example cases.
+/// Start a plugin: a folder that builds at once, with a test and example cases.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   plumb plugin new reward-brevity
@@ -20,11 +21,14 @@ pub struct NewArgs {
     /// What the plugin is for [default: the name's first word if it is a kind, else reward]
     #[arg(long)]
     kind: Option<Kind>,
+    /// Language to write it in
+    #[arg(long, default_value = "rust")]
+    lang: Language,
 }
 
 /// Kinds that this host runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub enum Kind {
     /// Completions to rewards
     Reward,
     /// Rewards to shaped ones
@@ -47,12 +51,11 @@ impl Kind {
         [Kind::Shaper, Kind::Filter].into_iter().find(|kind| kind.name() == first).unwrap_or(Kind::Reward)
     }
 
-    /// `src/logic.rs` and `cases.jsonl`.
-    fn sources(self) -> (&'static str, &'static str) {
+    fn cases(self) -> &'static str {
         match self {
-            Kind::Reward => (include_str!("template/reward.rs.txt"), include_str!("template/reward.jsonl")),
-            Kind::Shaper => (include_str!("template/shaper.rs.txt"), include_str!("template/shaper.jsonl")),
-            Kind::Filter => (include_str!("template/filter.rs.txt"), include_str!("template/filter.jsonl")),
+            Kind::Reward => include_str!("template/reward.jsonl"),
+            Kind::Shaper => include_str!("template/shaper.jsonl"),
+            Kind::Filter => include_str!("template/filter.jsonl"),
         }
     }
 }
@@ -70,7 +73,7 @@ pub fn run(args: &NewArgs, output: Output) -> anyhow::Result<ExitStatus> {
         return Err(Diagnostic::usage("plugin.exists", format!("`{}` is there already", args.folder.display())).into());
     }
     let kind = args.kind.unwrap_or_else(|| Kind::of_name(name));
-    for (path, text) in files(name, kind) {
+    for (path, text) in files(name, kind, args.lang) {
         let path = args.folder.join(path);
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
         written.map_err(|e| Diagnostic::io("write", &path, &e))?;
@@ -80,38 +83,25 @@ pub fn run(args: &NewArgs, output: Output) -> anyhow::Result<ExitStatus> {
         output.data(json!({"type": "plugin", "v": 1, "data": data}).to_string())?;
     } else {
         output.data(args.folder.display().to_string())?;
-        output.note(format!("write {} in src/logic.rs; then `plumb plugin test {}`", kind.name(), args.folder.display()));
+        let (kind, logic, folder) = (kind.name(), args.lang.logic_file(), args.folder.display());
+        output.note(format!("write {kind} in {logic}; then `plumb plugin test {folder}`"));
     }
     Ok(ExitStatus::Success)
 }
 
-/// The new crate's files.
-fn files(name: &str, kind: Kind) -> Vec<(&'static str, String)> {
-    let (logic, cases) = kind.sources();
+/// The new plugin's files.
+fn files(name: &str, kind: Kind, language: Language) -> Vec<(&'static str, String)> {
+    let sdk = language.sdk();
     let fill = |text: &str| {
         text.replace("{{name}}", name)
             .replace("{{kind}}", kind.name())
             .replace("{{Type}}", &camel_case(name))
             .replace("{{crate}}", &name.replace('-', "_"))
-            .replace("{{sdk}}", &sdk())
+            .replace("{{sdk}}", &sdk)
     };
-    vec![
-        ("Cargo.toml", fill(include_str!("template/Cargo.toml.txt"))),
-        ("plugin.toml", fill(include_str!("template/plugin.toml.txt"))),
-        ("README.md", fill(include_str!("template/README.md.txt"))),
-        (".gitignore", "target/\n".to_owned()),
-        ("src/lib.rs", fill(include_str!("template/lib.rs.txt"))),
-        ("src/logic.rs", fill(logic)),
-        ("cases.jsonl", cases.to_owned()),
-    ]
-}
-
-/// The SDK's requirement: the source tree this program was built from, or the release of the same version.
-fn sdk() -> String {
-    match source_tree() {
-        Some(tree) => format!("{{ path = {:?} }}", tree.join("sdk/rust").display().to_string()),
-        None => format!("{:?}", env!("CARGO_PKG_VERSION")),
-    }
+    let mut files: Vec<_> = language.templates(kind).into_iter().map(|(path, text)| (path, fill(text))).collect();
+    files.push(("cases.jsonl", kind.cases().to_owned()));
+    files
 }
 
 /// The source tree this program was built from, if it is still there.
@@ -141,9 +131,11 @@ mod tests {
 
     #[test]
     fn new_files_have_no_placeholder_left() {
-        for kind in [Kind::Reward, Kind::Shaper, Kind::Filter] {
-            for (path, text) in files("reward-two-words", kind) {
-                assert!(!text.contains("{{"), "{path}: {text}");
+        for &language in Language::value_variants() {
+            for &kind in Kind::value_variants() {
+                for (path, text) in files("reward-two-words", kind, language) {
+                    assert!(!text.contains("{{"), "{path}: {text}");
+                }
             }
         }
         assert_eq!(camel_case("reward-two-words"), "RewardTwoWords");
