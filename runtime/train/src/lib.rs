@@ -8,6 +8,7 @@
 mod error;
 
 pub mod advantage;
+pub mod compare;
 pub mod data;
 pub mod evaluation;
 pub mod kl;
