@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use plumb_core::recipe::PluginUse;
-use plumb_core::{Filter, PluginId, PluginKind, RewardFn, Shaper};
+use plumb_core::{Filter, Judge, PluginId, PluginKind, RewardFn, Shaper};
 use plumb_host::{Host, HostOptions, Inspection, LoadRequest, LoadedPlugin, Sink, Source};
 use plumb_train::run::LockedPlugin;
 use plumb_train::{LoadError, PluginFactory};
@@ -48,6 +48,11 @@ impl Plugins {
 impl PluginFactory for Plugins {
     fn reward(&self, plugin: &PluginUse) -> Result<Arc<dyn RewardFn>, LoadError> {
         Ok(self.load(PluginKind::Reward, plugin)?.into_reward()?)
+    }
+
+    fn judge(&self, plugin: &PluginUse) -> Result<Arc<dyn Judge>, LoadError> {
+        self.load(PluginKind::Judge, plugin)?;
+        Err("judges cannot be run by this build".into())
     }
 
     fn shaper(&self, plugin: &PluginUse) -> Result<Arc<dyn Shaper>, LoadError> {

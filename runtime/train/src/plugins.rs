@@ -5,8 +5,11 @@
 use std::error::Error as StdError;
 use std::sync::Arc;
 
-use plumb_core::recipe::{Eval, FaultPolicy, FilterStage, FilterUse, PluginUse, RewardUse, ShapedValue, ShaperUse, Stage};
-use plumb_core::{Filter, Plugin, PluginId, PluginKind, RewardFn, Shaper};
+use plumb_core::recipe::{
+    Eval, FaultPolicy, FilterScope, FilterStage, FilterUse, JudgeUse, PluginUse, RewardUse, ShapedValue, ShaperUse, Stage,
+    StepPolicy, WeightAt,
+};
+use plumb_core::{Filter, Judge, Plugin, PluginId, PluginKind, RewardFn, Shaper};
 
 use crate::error::{Error, Result};
 use crate::run::{LockedPlugin, PluginGeneration};
@@ -14,10 +17,13 @@ use crate::run::{LockedPlugin, PluginGeneration};
 /// Why a plugin could not be loaded.
 pub type LoadError = Box<dyn StdError + Send + Sync>;
 
-/// Loads plugins by what the recipe says of them.
-pub trait PluginFactory {
+/// Loads plugins by what the recipe says of them; also while training goes on, from another thread.
+pub trait PluginFactory: Sync {
     /// A reward plugin.
     fn reward(&self, plugin: &PluginUse) -> Result<Arc<dyn RewardFn>, LoadError>;
+
+    /// A judge.
+    fn judge(&self, plugin: &PluginUse) -> Result<Arc<dyn Judge>, LoadError>;
 
     /// A shaper.
     fn shaper(&self, plugin: &PluginUse) -> Result<Arc<dyn Shaper>, LoadError>;
@@ -31,27 +37,103 @@ pub trait PluginFactory {
     }
 }
 
+/// A weight in the raw reward, and its course over the stage.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Weight {
+    /// Where there is no schedule.
+    pub constant: f64,
+    /// Points in the order of their steps.
+    pub schedule: Vec<WeightAt>,
+}
+
+impl Weight {
+    /// The weight at step `step` of the stage (the first is 1): on the line between the two points around it, before the first
+    /// and after the last point that point's weight.
+    pub fn at(&self, step: u64) -> f64 {
+        let after = self.schedule.partition_point(|point| point.step <= step);
+        match (after.checked_sub(1).map(|before| self.schedule[before]), self.schedule.get(after)) {
+            (None, None) => self.constant,
+            (None, Some(point)) => point.weight,
+            (Some(point), None) => point.weight,
+            (Some(from), Some(to)) => {
+                let share = (step - from.step) as f64 / (to.step - from.step) as f64;
+                from.weight + share * (to.weight - from.weight)
+            }
+        }
+    }
+}
+
+impl From<f64> for Weight {
+    fn from(constant: f64) -> Self {
+        Weight { constant, schedule: Vec::new() }
+    }
+}
+
 /// A reward plugin in the sum.
-pub struct Reward {
+pub struct RewardSlot {
     /// Name in the run.
     pub name: String,
     /// The plugin.
     pub plugin: Arc<dyn RewardFn>,
-    /// Its weight.
+    /// The weight in force.
     pub weight: f64,
+    /// Its course over the stage.
+    pub weights: Weight,
     /// What a missing score means.
     pub on_fault: FaultPolicy,
+}
+
+/// A judge, whose verdicts count in the sum like a reward.
+pub struct JudgeSlot {
+    /// Name in the run.
+    pub name: String,
+    /// The plugin.
+    pub plugin: Arc<dyn Judge>,
+    /// The weight in force.
+    pub weight: f64,
+    /// Its course over the stage.
+    pub weights: Weight,
+    /// What a missing verdict means.
+    pub on_fault: FaultPolicy,
+}
+
+/// A shaper in the chain.
+pub struct ShaperSlot {
+    /// Name in the run.
+    pub name: String,
+    /// The plugin.
+    pub plugin: Arc<dyn Shaper>,
+    /// What it shapes.
+    pub shapes: ShapedValue,
+    /// What a step means on which it fails as a whole.
+    pub on_failure: StepPolicy,
+}
+
+/// A filter in the chain.
+pub struct FilterSlot {
+    /// Name in the run.
+    pub name: String,
+    /// The plugin.
+    pub plugin: Arc<dyn Filter>,
+    /// Which value it reads.
+    pub reads: FilterStage,
+    /// Which rows it sees.
+    pub scope: FilterScope,
+    /// What a step means on which it fails as a whole.
+    pub on_failure: StepPolicy,
 }
 
 /// The plugins of a stage, in the recipe's order.
 #[derive(Default)]
 pub struct StagePlugins {
     /// Rewards.
-    pub rewards: Vec<Reward>,
-    /// Shapers and what they shape.
-    pub shapers: Vec<(Arc<dyn Shaper>, ShapedValue)>,
-    /// Filters and what they read.
-    pub filters: Vec<(Arc<dyn Filter>, FilterStage)>,
+    pub rewards: Vec<RewardSlot>,
+    /// Judges.
+    pub judges: Vec<JudgeSlot>,
+    /// Shapers.
+    pub shapers: Vec<ShaperSlot>,
+    /// Filters.
+    pub filters: Vec<FilterSlot>,
     /// Says what success is in the evaluation.
     pub eval: Option<Arc<dyn RewardFn>>,
     /// What the ledger says of them.
@@ -67,23 +149,32 @@ impl StagePlugins {
     /// [`Error::LoadPlugin`]; [`Error::Recipe`] when two plugins of training have one name, since metrics could not tell them apart.
     pub fn load(stage: &Stage, factory: &dyn PluginFactory) -> Result<Self> {
         let mut plugins = StagePlugins::default();
-        for RewardUse { plugin, weight, on_fault, .. } in &stage.rewards {
+        for RewardUse { plugin, weight, on_fault, weight_schedule } in &stage.rewards {
             let loaded = factory.reward(plugin).map_err(failed(PluginKind::Reward, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
             let name = plugins.new_name(stage, "rewards", loaded.id())?;
-            plugins.rewards.push(Reward { name, plugin: loaded, weight: *weight, on_fault: *on_fault });
+            let weights = course(stage, &name, *weight, weight_schedule)?;
+            plugins.rewards.push(RewardSlot { name, plugin: loaded, weight: weights.at(1), weights, on_fault: *on_fault });
         }
-        for ShaperUse { plugin, shapes, .. } in &stage.shapers {
+        for JudgeUse { plugin, weight, on_fault, weight_schedule } in &stage.judges {
+            let loaded = factory.judge(plugin).map_err(failed(PluginKind::Judge, plugin))?;
+            plugins.note(loaded.id(), plugin, factory);
+            let name = plugins.new_name(stage, "judges", loaded.id())?;
+            let weights = course(stage, &name, *weight, weight_schedule)?;
+            plugins.judges.push(JudgeSlot { name, plugin: loaded, weight: weights.at(1), weights, on_fault: *on_fault });
+        }
+        for ShaperUse { plugin, shapes, on_failure } in &stage.shapers {
             let loaded = factory.shaper(plugin).map_err(failed(PluginKind::Shaper, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
-            plugins.new_name(stage, "shapers", loaded.id())?;
-            plugins.shapers.push((loaded, *shapes));
+            let name = plugins.new_name(stage, "shapers", loaded.id())?;
+            plugins.shapers.push(ShaperSlot { name, plugin: loaded, shapes: *shapes, on_failure: *on_failure });
         }
-        for FilterUse { plugin, reads, .. } in &stage.filters {
+        for FilterUse { plugin, reads, scope, on_failure } in &stage.filters {
             let loaded = factory.filter(plugin).map_err(failed(PluginKind::Filter, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
-            plugins.new_name(stage, "filters", loaded.id())?;
-            plugins.filters.push((loaded, *reads));
+            let name = plugins.new_name(stage, "filters", loaded.id())?;
+            let (reads, scope, on_failure) = (*reads, *scope, *on_failure);
+            plugins.filters.push(FilterSlot { name, plugin: loaded, reads, scope, on_failure });
         }
         if let Some(Eval { reward, .. }) = &stage.eval {
             let loaded = factory.reward(reward).map_err(failed(PluginKind::Reward, reward))?;
@@ -123,11 +214,16 @@ impl StagePlugins {
     /// Those of [`StagePlugins::all`] that steps call.
     fn training(&self) -> impl Iterator<Item = (String, &dyn Plugin)> {
         let rewards = self.rewards.iter().map(|r| (format!("reward/{}", r.name), &*r.plugin as &dyn Plugin));
-        let shapers =
-            self.shapers.iter().enumerate().map(|(i, (s, _))| (format!("shaper/{i}/{}", s.id().name), &**s as &dyn Plugin));
-        let filters =
-            self.filters.iter().enumerate().map(|(i, (f, _))| (format!("filter/{i}/{}", f.id().name), &**f as &dyn Plugin));
-        rewards.chain(shapers).chain(filters)
+        let judges = self.judges.iter().map(|j| (format!("judge/{}", j.name), &*j.plugin as &dyn Plugin));
+        let shapers = self.shapers.iter().map(|s| (format!("shaper/{}", s.name), &*s.plugin as &dyn Plugin));
+        let filters = self.filters.iter().map(|f| (format!("filter/{}", f.name), &*f.plugin as &dyn Plugin));
+        rewards.chain(judges).chain(shapers).chain(filters)
+    }
+
+    /// Puts the weights of step `stage_step` of the stage (the first is 1) in force.
+    pub fn set_weights(&mut self, stage_step: u64) {
+        self.rewards.iter_mut().for_each(|reward| reward.weight = reward.weights.at(stage_step));
+        self.judges.iter_mut().for_each(|judge| judge.weight = judge.weights.at(stage_step));
     }
 
     /// Tells the plugins of training that a step is over, and returns their numbers as `plugin/<name>/<metric>`.
@@ -172,7 +268,34 @@ fn end_step(plugin: &(impl Plugin + ?Sized), prefix: &str) -> Vec<(String, f64)>
     plugin.take_metrics().into_iter().map(|(metric, value)| (format!("{prefix}/{name}/{metric}"), value)).collect()
 }
 
+/// A weight, if its schedule is one: steps that rise from 1, finite weights.
+fn course(stage: &Stage, name: &str, constant: f64, schedule: &[WeightAt]) -> Result<Weight> {
+    let rising = schedule.windows(2).all(|pair| pair[0].step < pair[1].step);
+    if !rising || schedule.iter().any(|point| point.step == 0 || !point.weight.is_finite()) {
+        let reason = format!("the points of `{name}` must have finite weights, and steps that rise, the first 1 or more");
+        return Err(Error::Recipe { key: format!("stages.{}.weight_schedule", stage.name), reason });
+    }
+    Ok(Weight { constant, schedule: schedule.to_vec() })
+}
+
 fn failed(kind: PluginKind, plugin: &PluginUse) -> impl FnOnce(LoadError) -> Error {
     let plugin = plugin.plugin.clone();
     move |source| Error::LoadPlugin { kind, plugin, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weight_runs_through_its_points_in_lines_and_stays_at_both_ends() {
+        let at = |schedule: &[(u64, f64)]| {
+            let schedule = schedule.iter().map(|&(step, weight)| WeightAt { step, weight }).collect();
+            let weight = Weight { constant: 7.0, schedule };
+            (1..=6).map(|step| weight.at(step)).collect::<Vec<_>>()
+        };
+        assert_eq!(at(&[]), [7.0; 6]);
+        assert_eq!(at(&[(3, 2.0)]), [2.0; 6]);
+        assert_eq!(at(&[(2, 0.0), (4, 1.0), (5, -1.0)]), [0.0, 0.0, 0.5, 1.0, -1.0, -1.0]);
+    }
 }

@@ -83,7 +83,7 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
     let start = Instant::now();
     let recipe = &request.recipe;
     check(recipe)?;
-    let plugins = recipe.stages.iter().map(|stage| StagePlugins::load(stage, factory)).collect::<Result<Vec<_>>>()?;
+    let mut plugins = recipe.stages.iter().map(|stage| StagePlugins::load(stage, factory)).collect::<Result<Vec<_>>>()?;
     // A fresh run creates its folder last, when all that the user gave has been read and found good.
     let inputs = inputs(request, &plugins)?;
     let resume = || RunDir::resume(&request.run_dir, recipe, &inputs, &mut |message| observer.message(&message));
@@ -121,7 +121,7 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
         if progress.stage_step == stage.max_steps && from.is_some() {
             continue;
         }
-        run.stage(index, &data[index], samplers[index].clone(), &plugins[index], from)?;
+        run.stage(index, &data[index], samplers[index].clone(), &mut plugins[index], from)?;
     }
     let (model, tokenizer) = (&run.policy.params, &run.policy.tokenizer);
     let model = run.dir.save_model(|folder| plumb_model::save(folder, model, tokenizer).map_err(Into::into))?;
@@ -140,12 +140,13 @@ fn check(recipe: &Recipe) -> Result<()> {
     for stage in &recipe.stages {
         let key = |rest: &str| format!("stages.{}.{rest}", stage.name);
         let grpo = stage.algorithm == Algorithm::Grpo;
-        if grpo && stage.rewards.is_empty() {
-            return wrong(key("rewards"), "grpo learns from rewards, and there is none");
+        if grpo && stage.rewards.is_empty() && stage.judges.is_empty() {
+            return wrong(key("rewards"), "grpo learns from rewards and judges, and there is none");
         }
-        let has_plugins = !(stage.rewards.is_empty() && stage.shapers.is_empty() && stage.filters.is_empty());
+        let has_plugins =
+            !(stage.rewards.is_empty() && stage.judges.is_empty() && stage.shapers.is_empty() && stage.filters.is_empty());
         if !grpo && has_plugins {
-            return wrong(key("rewards"), "sft has no use for rewards, shapers or filters");
+            return wrong(key("rewards"), "sft has no use for rewards, judges, shapers or filters");
         }
         if grpo && !(1..=4096).contains(&stage.rollout.num_generations) {
             return wrong(key("rollout.num_generations"), "must be between 1 and 4096");
@@ -232,7 +233,7 @@ impl Run<'_> {
         index: usize,
         data: &StageData,
         sampler: Sampler,
-        plugins: &StagePlugins,
+        plugins: &mut StagePlugins,
         from: Option<&Checkpoint>,
     ) -> Result<()> {
         let stage = &self.request.recipe.stages[index];
@@ -251,7 +252,7 @@ impl Run<'_> {
             Algorithm::Sft => {
                 Box::new(Sft { stage: &stage.name, data, sampler, parts: stage.optimizer.gradient_accumulation_steps })
             }
-            Algorithm::Grpo => Box::new(Grpo { seed: self.request.recipe.seed, stage, data, sampler, plugins, reference }),
+            Algorithm::Grpo => Box::new(Grpo { seed: self.request.recipe.seed, stage, data, sampler, reference }),
         };
         if done == 0 && stage.eval.is_some() {
             let mut metrics = MetricSet::new(&stage.name, self.step);
@@ -265,7 +266,7 @@ impl Run<'_> {
         &mut self,
         index: usize,
         data: &StageData,
-        plugins: &StagePlugins,
+        plugins: &mut StagePlugins,
         objective: &mut dyn Objective,
         done: u64,
     ) -> Result<()> {
@@ -283,7 +284,8 @@ impl Run<'_> {
                     self.save(index, stage_step, objective, &states)?;
                     return Err(Error::Interrupted { step: self.step, checkpoint: self.saved });
                 }
-                lesson = match objective.prepare(&mut self.policy, stage_step / per_batch, self.step + 1) {
+                plugins.set_weights(stage_step + 1);
+                lesson = match objective.prepare(&mut self.policy, plugins, stage_step / per_batch, self.step + 1) {
                     Ok(lesson) => lesson,
                     Err(error) => {
                         // The weights are still those after the last step, so this is a step boundary to go on from.

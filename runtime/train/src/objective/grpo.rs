@@ -33,8 +33,6 @@ pub struct Grpo<'a> {
     pub data: &'a StageData,
     /// Which prompts a batch takes.
     pub sampler: Sampler,
-    /// Rewards, shapers, filters.
-    pub plugins: &'a StagePlugins,
     /// The policy as it was when the stage began; there when beta is not 0.
     pub reference: Option<Params>,
 }
@@ -56,6 +54,7 @@ impl<'a> Grpo<'a> {
     fn roll_out(
         &self,
         policy: &mut Policy,
+        plugins: &StagePlugins,
         batch_index: u64,
         step: u64,
         metrics: &mut Vec<(String, f64)>,
@@ -63,8 +62,8 @@ impl<'a> Grpo<'a> {
         let (data, rollout) = (self.data, &self.stage.rollout);
         let examples: Vec<&Example> = self.sampler.batch(batch_index).into_iter().map(|i| &data.examples[i]).collect();
         let prompts: Vec<_> = examples.iter().map(|example| example.prompt.clone()).collect();
-        let busy_before = self.plugins.reward_busy_s();
-        let mut scoring = Scoring::new(&self.plugins.rewards, prompts.len());
+        let busy_before = plugins.reward_busy_s();
+        let mut scoring = Scoring::new(&plugins.rewards, prompts.len());
         let mut groups: Vec<Option<Group>> = vec![None; prompts.len()];
         let mut on_group = |place: usize, group: Group| {
             let completions = group.completions.iter().enumerate();
@@ -85,7 +84,7 @@ impl<'a> Grpo<'a> {
         let (scores, waited_s) = scoring.collect(step)?;
         metrics.push(("time/rollout_s".into(), rollout_s));
         metrics.push(("time/reward_s".into(), waited_s));
-        if let (Some(before), Some(after)) = (busy_before, self.plugins.reward_busy_s()) {
+        if let (Some(before), Some(after)) = (busy_before, plugins.reward_busy_s()) {
             metrics.push(("time/reward_busy_s".into(), after - before));
         }
         metrics.push(("time/prefill_tokens_per_s".into(), stats.prefill_tokens as f64 / stats.prefill_s));
@@ -138,10 +137,10 @@ impl<'a> Grpo<'a> {
 }
 
 impl Objective for Grpo<'_> {
-    fn prepare(&mut self, policy: &mut Policy, batch: u64, step: u64) -> Result<Lesson> {
+    fn prepare(&mut self, policy: &mut Policy, plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson> {
         let mut metrics = Vec::new();
-        let mut rows = self.roll_out(policy, batch, step, &mut metrics)?;
-        let judged = judge(&mut rows, self.plugins, self.stage.grpo.scale_rewards)?;
+        let mut rows = self.roll_out(policy, plugins, batch, step, &mut metrics)?;
+        let judged = judge(&mut rows, plugins, self.stage.grpo.scale_rewards)?;
         let (mut loss_rows, parts) = self.loss_rows(&rows);
         if self.steps_per_batch() > 1 {
             let old = policy.logprobs(None, &loss_rows, self.temperature())?;

@@ -10,13 +10,14 @@ use candle_core::{Device, Tensor};
 use crate::error::Result;
 use crate::loss::grpo::TokenStats;
 use crate::pack::LossRow;
+use crate::plugins::StagePlugins;
 use crate::policy::Policy;
 use crate::run::{MetricSet, StepRecord, Table};
 
 /// What an algorithm brings to the loop.
 pub trait Objective {
-    /// Makes the batch number `batch` of the stage (from 0), for step `step` of the run.
-    fn prepare(&mut self, policy: &mut Policy, batch: u64, step: u64) -> Result<Lesson>;
+    /// Makes the batch number `batch` of the stage (from 0), for step `step` of the run, with the plugins in force.
+    fn prepare(&mut self, policy: &mut Policy, plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson>;
 
     /// Optimizer steps that each batch serves.
     fn steps_per_batch(&self) -> u64 {

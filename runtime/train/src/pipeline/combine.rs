@@ -5,7 +5,7 @@ use plumb_core::recipe::FaultPolicy;
 
 use super::rows::StepRows;
 use crate::error::{Error, Result};
-use crate::plugins::Reward;
+use crate::plugins::RewardSlot;
 
 /// Sets `raw` to the weighted sum of the scores, and takes rows without one out of the step as each reward's rule says.
 ///
@@ -14,7 +14,7 @@ use crate::plugins::Reward;
 ///
 /// # Errors
 /// [`Error::FaultAborts`] for the first missing score of a reward whose rule is `abort`.
-pub fn combine(rows: &mut StepRows, rewards: &[Reward]) -> Result<()> {
+pub fn combine(rows: &mut StepRows, rewards: &[RewardSlot]) -> Result<()> {
     let mut group_faults: Vec<Option<String>> = vec![None; rows.groups.len()];
     let places: Vec<usize> = rows.rows().iter().map(|row| row.place).collect();
     for row in 0..rows.len() {

@@ -20,21 +20,21 @@ use plumb_core::{Batch, Filter, Outcome, Pending, Plugin, PluginError, RewardFn,
 
 use crate::advantage::{self, Advantages, Scaling};
 use crate::error::{Error, Result};
-use crate::plugins::{Reward, StagePlugins};
+use crate::plugins::{RewardSlot, StagePlugins};
 use rows::{Scores, StepRows};
 
 type Answer = Pending<Result<Rewards, PluginError>>;
 
 /// Rewards on their way: submitted when a group was finished, collected when all are.
 pub struct Scoring<'a> {
-    rewards: &'a [Reward],
+    rewards: &'a [RewardSlot],
     /// By group, then by reward.
     pending: Vec<Option<(usize, Vec<Answer>)>>,
 }
 
 impl<'a> Scoring<'a> {
     /// Nothing submitted yet, of `groups` groups.
-    pub fn new(rewards: &'a [Reward], groups: usize) -> Self {
+    pub fn new(rewards: &'a [RewardSlot], groups: usize) -> Self {
         Scoring { rewards, pending: (0..groups).map(|_| None).collect() }
     }
 
@@ -127,19 +127,19 @@ fn answer_error(plugin: &(impl Plugin + ?Sized), step: u64, reason: String) -> E
 pub fn judge(rows: &mut StepRows, plugins: &StagePlugins, scale: ScaleRewards) -> Result<Judged> {
     let mut judged = Judged::default();
     combine::combine(rows, &plugins.rewards)?;
-    for (shaper, _) in plugins.shapers.iter().filter(|(_, shapes)| *shapes == ShapedValue::Reward) {
-        shape(rows, &**shaper, ShapedValue::Reward, &mut judged)?;
+    for shaper in plugins.shapers.iter().filter(|shaper| shaper.shapes == ShapedValue::Reward) {
+        shape(rows, &*shaper.plugin, ShapedValue::Reward, &mut judged)?;
     }
     let scaling = Scaling { by: scale, ddof: advantage::TRL_DDOF, epsilon: advantage::TRL_EPSILON };
     let live: Vec<Option<f64>> = (0..rows.len()).map(|i| rows.shaped[i].filter(|_| rows.dropped[i].is_none())).collect();
     let Advantages { values, group_std } = advantage::group_relative(&live, &rows.group_ends(), scaling);
     rows.advantages = values;
     judged.group_std = group_std;
-    for (shaper, _) in plugins.shapers.iter().filter(|(_, shapes)| *shapes == ShapedValue::Advantage) {
-        shape(rows, &**shaper, ShapedValue::Advantage, &mut judged)?;
+    for shaper in plugins.shapers.iter().filter(|shaper| shaper.shapes == ShapedValue::Advantage) {
+        shape(rows, &*shaper.plugin, ShapedValue::Advantage, &mut judged)?;
     }
-    for (filter, reads) in &plugins.filters {
-        select(rows, &**filter, *reads, &mut judged)?;
+    for filter in &plugins.filters {
+        select(rows, &*filter.plugin, filter.reads, &mut judged)?;
     }
     Ok(judged)
 }

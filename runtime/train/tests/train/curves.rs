@@ -12,7 +12,6 @@ use plumb_train::objective::grpo::Grpo;
 use plumb_train::objective::sft::Sft;
 use plumb_train::optimizer::{AdamW, clip_scale};
 use plumb_train::pack::LossRow;
-use plumb_train::plugins::StagePlugins;
 use plumb_train::policy::Policy;
 use plumb_train::stage::StageData;
 use serde_json::Value;
@@ -105,8 +104,8 @@ fn golden_grpo_curve_of_the_real_model() {
         row.old_logprobs.clone_from(&initial);
         row.ref_logprobs = initial;
     }
-    let (data, plugins) = (no_data(), StagePlugins::default());
+    let data = no_data();
     let sampler = Sampler::new(0, 0, 1, 1).unwrap();
-    let objective = Grpo { seed: 0, stage: &stage, data: &data, sampler, plugins: &plugins, reference: None };
+    let objective = Grpo { seed: 0, stage: &stage, data: &data, sampler, reference: None };
     assert_follows(&curve, &mut policy, &objective, &rows, &stage);
 }

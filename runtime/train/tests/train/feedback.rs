@@ -2,18 +2,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plumb_core::feedback::{PluginFault, Span};
-use plumb_core::recipe::{FaultPolicy, FilterStage, ScaleRewards, ShapedValue};
+use plumb_core::recipe::{FaultPolicy, FilterScope, FilterStage, ScaleRewards, ShapedValue, StepPolicy};
 use plumb_core::rollout::{Completion, FinishReason, Group, Prompt};
 use plumb_core::{Batch, Column, Decision, Outcome, Plugin, PluginError, PluginKind, Ragged, Rewards, Shaped};
 use plumb_train::pipeline::rows::{Example, StepRows, batch};
 use plumb_train::pipeline::{Judged, Scoring, judge};
-use plumb_train::plugins::{Reward, StagePlugins};
+use plumb_train::plugins::{FilterSlot, RewardSlot, ShaperSlot, StagePlugins, Weight};
 use plumb_train::{Error, data};
 
 use crate::support::{Closure, Score, Select, Shape, fault, numbers};
 
-fn reward(name: &str, weight: f64, on_fault: FaultPolicy, score: Score) -> Reward {
-    Reward { name: name.into(), plugin: Closure::new(PluginKind::Reward, name, score), weight, on_fault }
+fn reward(name: &str, weight: f64, on_fault: FaultPolicy, score: Score) -> RewardSlot {
+    let plugin = Closure::new(PluginKind::Reward, name, score);
+    RewardSlot { name: name.into(), plugin, weight, weights: Weight::from(weight), on_fault }
 }
 
 /// Rewards by completion text: a number is that score, `?` an abstention, `!` a failure.
@@ -67,7 +68,7 @@ fn judged(plugins: &StagePlugins, texts: &[&[&str]], check: impl FnOnce(&StepRow
     Ok(())
 }
 
-fn rewards(all: Vec<Reward>) -> StagePlugins {
+fn rewards(all: Vec<RewardSlot>) -> StagePlugins {
     StagePlugins { rewards: all, ..StagePlugins::default() }
 }
 
@@ -183,6 +184,15 @@ fn batches_have_the_columns_that_plugins_are_promised() {
     judged(&plugins, &[&["1", "2"]], |rows, _| assert_eq!(rows.scores[0].parts[0].1[0], 1.0)).unwrap();
 }
 
+fn shapes(plugin: Arc<Closure<Shape>>, shapes: ShapedValue) -> ShaperSlot {
+    ShaperSlot { name: plugin.id().name.clone(), plugin, shapes, on_failure: StepPolicy::Abort }
+}
+
+fn reads(plugin: Arc<Closure<Select>>, reads: FilterStage) -> FilterSlot {
+    let (scope, on_failure) = (FilterScope::Step, StepPolicy::Abort);
+    FilterSlot { name: plugin.id().name.clone(), plugin, reads, scope, on_failure }
+}
+
 fn shaper(name: &str, shape: impl Fn(&Batch, &mut f64) -> Shaped + Send + Sync + 'static) -> Arc<Closure<Shape>> {
     let shape: Shape = Arc::new(shape);
     Closure::new(PluginKind::Shaper, name, shape)
@@ -205,7 +215,7 @@ fn raw_shaped_and_advantage_stay_apart_and_each_plugin_reads_what_it_names() {
         values: Some(numbers(batch, "value").iter().map(|v| -v).collect()),
         ..Shaped::default()
     });
-    plugins.shapers = vec![(negate, ShapedValue::Advantage), (double, ShapedValue::Reward)];
+    plugins.shapers = vec![shapes(negate, ShapedValue::Advantage), shapes(double, ShapedValue::Reward)];
     for (reads, want) in
         [(FilterStage::Raw, [1.0, 3.0]), (FilterStage::Shaped, [2.0, 6.0]), (FilterStage::Advantage, [2.0, -2.0])]
     {
@@ -214,7 +224,7 @@ fn raw_shaped_and_advantage_stay_apart_and_each_plugin_reads_what_it_names() {
             assert_eq!(numbers(batch, "value"), want);
             Decision { keep: vec![true; 2], weights: Some(vec![0.5, 2.0]), ..Decision::default() }
         });
-        plugins.filters = vec![(look, reads)];
+        plugins.filters = vec![self::reads(look, reads)];
         judged(&plugins, &[&["1", "3"]], |rows, _| {
             assert_eq!(rows.raw, [1.0, 3.0].map(Some));
             assert_eq!(rows.shaped, [2.0, 6.0].map(Some));
@@ -242,7 +252,7 @@ fn filters_see_only_rows_that_are_left_and_keep_the_groups_statistics() {
         assert_eq!(batch.group_ends, [1, 2]);
         Decision { keep: vec![true, false], ..Decision::default() }
     });
-    plugins.filters = vec![(best, FilterStage::Raw), (rest, FilterStage::Raw)];
+    plugins.filters = vec![reads(best, FilterStage::Raw), reads(rest, FilterStage::Raw)];
     judged(&plugins, &[&["0", "4"], &["9", "?"]], |rows, judged| {
         assert_eq!(rows.live(), [1]);
         assert_eq!(rows.advantages[1], Some(2.0), "measured against the row that was dropped");
@@ -262,16 +272,16 @@ fn shapers_may_give_advantages_per_token_and_lose_rows() {
         tokens.push(&[0.0, 0.0]);
         Shaped { token_values: Some(tokens), faults: vec![(1, fault("odd"))], ..Shaped::default() }
     });
-    plugins.shapers = vec![(per_token.clone(), ShapedValue::Advantage)];
+    plugins.shapers = vec![shapes(per_token.clone(), ShapedValue::Advantage)];
     judged(&plugins, &[&["1", "2"]], |rows, _| {
         assert_eq!(rows.token_advantages.as_ref().unwrap()[0], [1.0, 3.0]);
         assert_eq!(rows.advantages[0], Some(2.0));
         assert_eq!(rows.dropped[1].as_deref(), Some("per-token: odd"));
     })
     .unwrap();
-    plugins.shapers = vec![(per_token, ShapedValue::Reward)];
+    plugins.shapers = vec![shapes(per_token, ShapedValue::Reward)];
     assert!(matches!(judged(&plugins, &[&["1", "2"]], |_, _| ()), Err(Error::Answer { .. })));
     let nan = shaper("nan", |_, _| Shaped { values: Some(vec![f64::NAN; 2]), ..Shaped::default() });
-    plugins.shapers = vec![(nan, ShapedValue::Reward)];
+    plugins.shapers = vec![shapes(nan, ShapedValue::Reward)];
     assert!(matches!(judged(&plugins, &[&["1", "2"]], |_, _| ()), Err(Error::Answer { .. })));
 }

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex};
 
 use plumb_core::recipe::PluginUse;
 use plumb_core::{
-    Batch, Filter, Outcome, Pending, Plugin, PluginError, PluginId, PluginKind, RewardFn, Rewards, RowFault, Shaper,
+    Batch, Filter, Judge, Outcome, Pending, Plugin, PluginError, PluginId, PluginKind, RewardFn, Rewards, RowFault, Shaper,
 };
 use plumb_train::pipeline::fault_counts;
 use plumb_train::run::read_metrics;
@@ -65,6 +65,10 @@ impl PluginFactory for Factory {
     fn reward(&self, plugin: &PluginUse) -> Result<Arc<dyn RewardFn>, LoadError> {
         let id = PluginId { name: plugin.plugin.clone(), kind: PluginKind::Reward, digest: "native".into() };
         Ok(Arc::new(Counting { id, rows: Mutex::default() }))
+    }
+
+    fn judge(&self, _: &PluginUse) -> Result<Arc<dyn Judge>, LoadError> {
+        Err("there is none".into())
     }
 
     fn shaper(&self, _: &PluginUse) -> Result<Arc<dyn Shaper>, LoadError> {

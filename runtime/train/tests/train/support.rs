@@ -3,8 +3,8 @@ use std::sync::{Arc, Mutex};
 
 use plumb_core::recipe::{PluginUse, Recipe};
 use plumb_core::{
-    Batch, Column, Decision, Filter, Outcome, Pending, Plugin, PluginError, PluginId, PluginKind, RewardFn, Rewards, RowFault,
-    Shaped, Shaper,
+    Batch, Column, Decision, Filter, Judge, Outcome, Pending, Plugin, PluginError, PluginId, PluginKind, RewardFn, Rewards,
+    RowFault, Shaped, Shaper,
 };
 use plumb_train::run::{MetricSet, read_metrics};
 use plumb_train::{LoadError, Observer, PluginFactory, Summary, TrainRequest, train};
@@ -101,6 +101,10 @@ impl PluginFactory for Closures {
     }
 
     /// Subtracts a running mean: what it answers depends on all it saw before.
+    fn judge(&self, _: &PluginUse) -> Result<Arc<dyn Judge>, LoadError> {
+        Err("there is none".into())
+    }
+
     fn shaper(&self, plugin: &PluginUse) -> Result<Arc<dyn Shaper>, LoadError> {
         let shape: Shape = Arc::new(|batch, mean| {
             let values = numbers(batch, "value");
