@@ -27,6 +27,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Row `number` (from 1) of a recorded file.
+    pub(crate) fn recorded(columns: Map<String, Value>, file: Arc<PathBuf>, number: usize) -> Self {
+        Row { columns, file, unit: "row", number }
+    }
+
     /// A column as plugins see it: a string as it is, anything else as compact JSON, nothing where the row lacks it or has null.
     pub fn text(&self, column: &str) -> Cow<'_, str> {
         match self.columns.get(column) {

@@ -302,12 +302,12 @@ impl Run<'_> {
             let of_plugins = plugins.end_step();
             lesson.record.loss = loss;
             lesson.record.step = self.step;
+            if let Some(table) = lesson.table.take() {
+                lesson.record.completions_sha256 = Some(self.dir.log_completions(self.step, &table)?);
+            }
             self.dir.record(&Record::Step(lesson.record.clone()))?;
             if fresh {
                 self.counters.num_tokens += lesson.tokens;
-                if let Some(table) = &lesson.table {
-                    self.dir.log_completions(self.step, table)?;
-                }
                 for message in &lesson.messages {
                     if self.said.insert(message.clone()) {
                         self.observer.message(message);
@@ -315,6 +315,7 @@ impl Run<'_> {
                 }
                 // Later steps over the same completions record what they add, not the completions again.
                 lesson.record.completions.clear();
+                lesson.record.completions_sha256 = None;
             }
             metrics.set("num_tokens", self.counters.num_tokens as f64);
             let once = |name: &str| name.starts_with("time/") || name.starts_with("plugin/");

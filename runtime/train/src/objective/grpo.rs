@@ -16,11 +16,12 @@ use crate::data::Sampler;
 use crate::error::Result;
 use crate::loss::grpo::{Clip, Terms, TokenStats, Totals, grpo, token_weight};
 use crate::pack::{LossRow, parts};
-use crate::pipeline::rows::{Example, RowRef, StepRows, batch, finish, row_id};
+use crate::pipeline::record::{reasons, record, table};
+use crate::pipeline::rows::{Example, RowRef, StepRows, batch, row_id};
 use crate::pipeline::{Judged, Scoring, fault_counts, finite_mean, in_order, judge};
 use crate::plugins::StagePlugins;
 use crate::policy::Policy;
-use crate::run::{CompletionRecord, MetricSet, StepRecord, Table, TableColumn};
+use crate::run::MetricSet;
 use crate::stage::StageData;
 
 /// GRPO over a stage's prompts, with the stage's plugins.
@@ -94,21 +95,12 @@ impl<'a> Grpo<'a> {
         Ok(rows)
     }
 
-    /// Why the loss does not see a row, for each row: it has left the step, or it was cut off and those are masked. The latter still
-    /// count in the loss's normalizers, as in TRL.
-    fn reasons(&self, rows: &StepRows) -> Vec<Option<String>> {
-        let mask = self.stage.grpo.mask_truncated_completions;
-        let masked = |row: &RowRef| mask && row.completion.finish == FinishReason::Length;
-        let rows = rows.rows().into_iter().zip(&rows.dropped);
-        rows.map(|(row, dropped)| dropped.clone().or_else(|| masked(&row).then(|| "truncated".to_owned()))).collect()
-    }
-
     /// The completions that the loss sees, with their weights and advantages.
     fn loss_rows(&self, rows: &StepRows) -> (Vec<LossRow>, Vec<std::ops::Range<usize>>) {
         let grpo = &self.stage.grpo;
         let refs = rows.rows();
         let prompts: Vec<Arc<[u32]>> = rows.groups.iter().map(|group| group.prompt.tokens.as_slice().into()).collect();
-        let (live, reasons) = (rows.live(), self.reasons(rows));
+        let (live, reasons) = (rows.live(), reasons(rows, grpo.mask_truncated_completions));
         let length = |&row: &usize| refs[row].completion.tokens.len();
         let seen: Vec<usize> = live.iter().copied().filter(|&row| reasons[row].is_none()).collect();
         let parts = parts(seen.len(), self.stage.optimizer.gradient_accumulation_steps);
@@ -151,7 +143,7 @@ impl Objective for Grpo<'_> {
             loss_rows.iter_mut().zip(of_reference).for_each(|(row, reference)| row.ref_logprobs = reference);
         }
         step_metrics(&rows, &judged, &mut metrics);
-        let reasons = self.reasons(&rows);
+        let reasons = reasons(&rows, self.stage.grpo.mask_truncated_completions);
         Ok(Lesson {
             rows: loss_rows,
             parts,
@@ -246,92 +238,4 @@ fn step_metrics(rows: &StepRows, judged: &Judged, metrics: &mut Vec<(String, f64
     add("completions/kept_ratio", Some(rows.live().len() as f64 / refs.len() as f64));
     length_metrics(&refs.iter().map(|row| row.completion.tokens.len()).collect::<Vec<_>>(), metrics);
     metrics.extend(judged.metrics.iter().cloned());
-}
-
-fn record(rows: &StepRows, reasons: &[Option<String>]) -> StepRecord {
-    let completions = rows.rows().into_iter().enumerate().map(|(i, row)| CompletionRecord {
-        prompt: row.place as u32,
-        tokens: row.completion.tokens.clone(),
-        logprobs: row.completion.logprobs.clone(),
-        outcomes: rows.scores.iter().map(|scores| (&scores.outcomes[i]).into()).collect(),
-        raw: rows.raw[i],
-        shaped: rows.shaped[i],
-        advantage: rows.advantages[i],
-        token_advantages: rows.token_advantages.as_ref().map(|tokens| tokens[i].clone()),
-        weight: rows.weights[i],
-        kept: reasons[i].is_none(),
-        reason: reasons[i].clone(),
-    });
-    StepRecord {
-        stage: rows.stage.into(),
-        step: rows.step,
-        prompt_ids: rows.examples.iter().map(|example| example.prompt.id).collect(),
-        prompt_tokens: rows.examples.iter().map(|example| example.prompt.tokens.clone()).collect(),
-        completions_sha256: None,
-        completions: completions.collect(),
-        loss: None,
-    }
-}
-
-/// Columns of the completions file that the run itself has, besides `rewards/...` and `status/...`.
-const OWN_COLUMNS: [&str; 14] = [
-    "step",
-    "row_id",
-    "prompt_id",
-    "index",
-    "prompt",
-    "completion",
-    "tokens",
-    "finish",
-    "raw",
-    "shaped",
-    "advantage",
-    "weight",
-    "kept",
-    "reason",
-];
-
-/// A data column's name in the completions file: under `data/` where the run has a column of that name.
-fn data_column_name(name: &str) -> String {
-    let own = OWN_COLUMNS.contains(&name) || name.starts_with("rewards/") || name.starts_with("status/");
-    if own { format!("data/{name}") } else { name.to_owned() }
-}
-
-fn table(rows: &StepRows, reasons: Vec<Option<String>>) -> Table {
-    let refs = rows.rows();
-    let mut table = Table::new(refs.len());
-    table.int("step", refs.iter().map(|_| rows.step));
-    table.int("row_id", refs.iter().map(|row| row.id));
-    table.int("prompt_id", refs.iter().map(|row| row.example.prompt.id));
-    table.int("index", refs.iter().map(|row| row.id & 0xfff));
-    table.text("prompt", refs.iter().map(|row| row.example.prompt_text.as_str()));
-    table.text("completion", refs.iter().map(|row| row.completion.text.as_str()));
-    for name in rows.columns.iter().filter(|name| *name != "prompt") {
-        table.text(data_column_name(name), refs.iter().map(|row| row.example.row.text(name)));
-    }
-    table.int("tokens", refs.iter().map(|row| row.completion.tokens.len() as u64));
-    table.text("finish", refs.iter().map(|row| finish(row.completion.finish)));
-    for scores in &rows.scores {
-        table.float(format!("rewards/{}", scores.name), scores.outcomes.iter().map(Outcome::value));
-        table.text(format!("status/{}", scores.name), scores.outcomes.iter().map(status));
-        for (part, values) in &scores.parts {
-            table.float(format!("rewards/{}/{part}", scores.name), values.iter().map(|&value| Some(value)));
-        }
-    }
-    table.float("raw", rows.raw.iter().copied());
-    table.float("shaped", rows.shaped.iter().copied());
-    table.float("advantage", rows.advantages.iter().copied());
-    table.float("weight", rows.weights.iter().map(|&weight| Some(weight)));
-    table.bool("kept", reasons.iter().map(Option::is_none));
-    table.insert("reason", TableColumn::Text(reasons));
-    table
-}
-
-/// `scored`, or `abstained` or `failed` with the code.
-fn status(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Scored(_) => "scored".into(),
-        Outcome::Abstained(fault) => format!("abstained ({})", fault.code),
-        Outcome::Failed(fault) => format!("failed ({})", fault.code),
-    }
 }

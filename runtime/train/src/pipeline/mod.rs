@@ -8,6 +8,7 @@
 //! best of a group does not change what "best" is measured against.
 
 pub mod combine;
+pub mod record;
 pub mod rows;
 
 use std::collections::BTreeMap;

@@ -84,6 +84,11 @@ pub fn finish(reason: FinishReason) -> &'static str {
     }
 }
 
+/// What [`finish`] gave.
+pub fn finish_reason(text: &str) -> Option<FinishReason> {
+    [FinishReason::Stop, FinishReason::Length].into_iter().find(|reason| finish(*reason) == text)
+}
+
 /// What one reward plugin said about a step.
 #[derive(Clone, Debug)]
 pub struct Scores {
@@ -173,6 +178,12 @@ impl<'a> StepRows<'a> {
             completions.map(move |(i, completion)| RowRef { id: row_id(self.step, place, i, false), place, example, completion })
         });
         rows.collect()
+    }
+
+    /// The rows of one group, as the rewards see them.
+    pub fn group_batch(&self, place: usize) -> Batch {
+        let rows: Vec<RowRef> = self.rows().into_iter().filter(|row| row.place == place).collect();
+        batch(self.step, self.stage, self.columns, &rows)
     }
 
     /// Rows that have not left the step.

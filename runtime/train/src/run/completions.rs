@@ -12,6 +12,7 @@ use parquet::record::Field;
 use parquet::schema::types::Type;
 
 use super::error::{Error, IoContext, Result};
+use super::ledger::hash;
 
 /// One column: a value a row, or none.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +40,7 @@ impl TableColumn {
 
 /// Named columns of equal length. The order of columns is that of the file.
 ///
-/// The columns of a step: `step`, `prompt_id`, `index`, `prompt`, `completion`, the data's own columns (`answer`, ...), `tokens`,
+/// The columns of a step: `step`, `row_id`, `prompt_id`, `index`, `prompt`, `completion`, the data's own columns (`answer`, ...), `tokens`,
 /// `finish`, `rewards/<name>` and `status/<name>` per reward plugin, `raw`, `shaped`, `advantage`, `weight`, `kept`, `reason`. A
 /// column of the data with one of these names is there as `data/<name>`.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,18 +96,36 @@ impl Table {
         self.columns.iter().find(|(have, _)| have == name).map(|(_, column)| column)
     }
 
+    /// A column of texts without a missing one.
+    pub fn texts(&self, name: &str) -> Option<Vec<&str>> {
+        match self.column(name)? {
+            TableColumn::Text(values) => values.iter().map(Option::as_deref).collect(),
+            _ => None,
+        }
+    }
+
+    /// A column of integers without a missing one.
+    pub fn ints(&self, name: &str) -> Option<Vec<u64>> {
+        match self.column(name)? {
+            TableColumn::Int(values) => values.iter().map(|value| value.map(|value| value as u64)).collect(),
+            _ => None,
+        }
+    }
+
     /// Columns in order.
     pub fn columns(&self) -> impl Iterator<Item = (&str, &TableColumn)> {
         self.columns.iter().map(|(name, column)| (name.as_str(), column))
     }
 
-    /// Writes the table: one row group, compressed with Snappy. The same table gives the same bytes.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let file = std::fs::File::create(path).at("write", path)?;
-        self.write_to(file).map_err(|source| Error::Parquet { action: "write", path: path.to_owned(), source })
+    /// Writes the table and returns the file's SHA-256.
+    pub fn write(&self, path: &Path) -> Result<String> {
+        let bytes = self.to_bytes().map_err(|source| Error::Parquet { action: "write", path: path.to_owned(), source })?;
+        std::fs::write(path, &bytes).at("write", path)?;
+        Ok(hash(&bytes))
     }
 
-    fn write_to(&self, file: std::fs::File) -> parquet::errors::Result<()> {
+    /// The table as a Parquet file: one row group, compressed with Snappy. The same table gives the same bytes.
+    pub fn to_bytes(&self) -> parquet::errors::Result<Vec<u8>> {
         let fields = self.columns.iter().map(|(name, column)| {
             let (physical, logical) = match column {
                 TableColumn::Text(_) => (PhysicalType::BYTE_ARRAY, Some(LogicalType::String)),
@@ -120,7 +139,7 @@ impl Table {
         let schema =
             Type::group_type_builder("completions").with_fields(fields.collect::<parquet::errors::Result<_>>()?).build()?;
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).set_created_by("plumb".into()).build();
-        let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties))?;
+        let mut writer = SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties))?;
         let mut group = writer.next_row_group()?;
         for (_, column) in &self.columns {
             match column {
@@ -133,15 +152,23 @@ impl Table {
             }
         }
         group.close()?;
-        writer.close()?;
-        Ok(())
+        writer.into_inner()
     }
 
     /// Reads what [`Table::write`] wrote.
     pub fn read(path: &Path) -> Result<Self> {
-        let failed = |source| Error::Parquet { action: "read", path: path.to_owned(), source };
-        let file = std::fs::File::open(path).at("read", path)?;
-        let reader = SerializedFileReader::new(file).map_err(failed)?;
+        Ok(Self::read_hashed(path)?.0)
+    }
+
+    /// Reads what [`Table::write`] wrote, and the SHA-256 of the file as it is now.
+    pub fn read_hashed(path: &Path) -> Result<(Self, String)> {
+        let bytes = std::fs::read(path).at("read", path)?;
+        let sha256 = hash(&bytes);
+        Ok((Self::parse(bytes).map_err(|source| Error::Parquet { action: "read", path: path.to_owned(), source })?, sha256))
+    }
+
+    fn parse(bytes: Vec<u8>) -> parquet::errors::Result<Self> {
+        let reader = SerializedFileReader::new(bytes::Bytes::from(bytes))?;
         let metadata = reader.metadata().file_metadata();
         let rows = usize::try_from(metadata.num_rows()).unwrap_or(0);
         let mut columns: Vec<(String, TableColumn)> = metadata
@@ -158,8 +185,8 @@ impl Table {
                 (field.name().to_owned(), column)
             })
             .collect();
-        for row in reader.get_row_iter(None).map_err(failed)? {
-            for ((_, column), (_, field)) in columns.iter_mut().zip(row.map_err(failed)?.get_column_iter()) {
+        for row in reader.get_row_iter(None)? {
+            for ((_, column), (_, field)) in columns.iter_mut().zip(row?.get_column_iter()) {
                 match (column, field) {
                     (TableColumn::Text(v), Field::Str(s)) => v.push(Some(s.clone())),
                     (TableColumn::Int(v), Field::Long(x)) => v.push(Some(*x)),
@@ -177,7 +204,7 @@ impl Table {
 }
 
 fn write_column<D: DataType, V>(
-    group: &mut SerializedRowGroupWriter<'_, std::fs::File>,
+    group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
     values: &[Option<V>],
     convert: impl Fn(&V) -> D::T,
 ) -> parquet::errors::Result<()> {

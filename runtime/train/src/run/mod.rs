@@ -165,9 +165,9 @@ impl RunDir {
         self.events.log(metrics)
     }
 
-    /// Writes the completions of a step.
-    pub fn log_completions(&mut self, step: u64, table: &Table) -> Result<()> {
-        table.write(&self.path.join("completions").join(format!("completions_{step:05}.parquet")))
+    /// Writes the completions of a step and returns the file's SHA-256, for the step's record.
+    pub fn log_completions(&mut self, step: u64, table: &Table) -> Result<String> {
+        table.write(&completions_file(&self.path, step))
     }
 
     /// Adds a record to the ledger.
@@ -216,6 +216,11 @@ pub fn read_metrics(run_dir: &Path) -> Result<Vec<MetricSet>> {
         MetricSet::from_json(line).map_err(failed)
     };
     whole.lines().enumerate().map(parse).collect()
+}
+
+/// Where the completions of a step are.
+pub fn completions_file(run_dir: &Path, step: u64) -> PathBuf {
+    run_dir.join("completions").join(format!("completions_{step:05}.parquet"))
 }
 
 /// The files of completions of a run, by step.

@@ -1,0 +1,302 @@
+//! What a step leaves behind (its line of the ledger, its file of completions), and the step made of them again.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use plumb_core::Outcome;
+use plumb_core::rollout::{Completion, FinishReason, Group, Prompt};
+use serde_json::{Map, Value};
+
+use super::rows::{Example, RowRef, StepRows, finish, finish_reason};
+use crate::data::Row;
+use crate::run::{CompletionRecord, Error, StepRecord, Table, TableColumn};
+
+/// Why the loss does not see a row, for each row: it has left the step, or it was cut off and those are masked
+/// (`mask_truncated_completions`). The latter still count in the loss's normalizers, as in TRL.
+pub fn reasons(rows: &StepRows, mask_truncated: bool) -> Vec<Option<String>> {
+    let masked = |row: &RowRef| mask_truncated && row.completion.finish == FinishReason::Length;
+    let rows = rows.rows().into_iter().zip(&rows.dropped);
+    rows.map(|(row, dropped)| dropped.clone().or_else(|| masked(&row).then(|| "truncated".to_owned()))).collect()
+}
+
+/// A step's line of the ledger; the loss is not known yet.
+pub fn record(rows: &StepRows, reasons: &[Option<String>]) -> StepRecord {
+    let completions = rows.rows().into_iter().enumerate().map(|(i, row)| CompletionRecord {
+        prompt: row.place as u32,
+        tokens: row.completion.tokens.clone(),
+        logprobs: row.completion.logprobs.clone(),
+        outcomes: rows.scores.iter().map(|scores| (&scores.outcomes[i]).into()).collect(),
+        raw: rows.raw[i],
+        shaped: rows.shaped[i],
+        advantage: rows.advantages[i],
+        token_advantages: rows.token_advantages.as_ref().map(|tokens| tokens[i].clone()),
+        weight: rows.weights[i],
+        kept: reasons[i].is_none(),
+        reason: reasons[i].clone(),
+    });
+    StepRecord {
+        stage: rows.stage.into(),
+        step: rows.step,
+        prompt_ids: rows.examples.iter().map(|example| example.prompt.id).collect(),
+        prompt_tokens: rows.examples.iter().map(|example| example.prompt.tokens.clone()).collect(),
+        completions_sha256: None,
+        completions: completions.collect(),
+        loss: None,
+    }
+}
+
+/// Columns of the completions file that the run itself has, besides `rewards/...` and `status/...`.
+const OWN_COLUMNS: [&str; 14] = [
+    "step",
+    "row_id",
+    "prompt_id",
+    "index",
+    "prompt",
+    "completion",
+    "tokens",
+    "finish",
+    "raw",
+    "shaped",
+    "advantage",
+    "weight",
+    "kept",
+    "reason",
+];
+
+/// Beginnings of further names of the run's own columns.
+const OWN_PREFIXES: [&str; 2] = ["rewards/", "status/"];
+/// Where the data's columns with such names are, and with names that begin like this.
+const DATA_PREFIX: &str = "data/";
+
+fn is_own(name: &str) -> bool {
+    OWN_COLUMNS.contains(&name) || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// A data column's name in the completions file.
+fn data_column_name(name: &str) -> String {
+    if is_own(name) || name.starts_with(DATA_PREFIX) { format!("{DATA_PREFIX}{name}") } else { name.to_owned() }
+}
+
+/// The data column that stands under this name in the completions file, if it is one.
+fn data_column(name: &str) -> Option<&str> {
+    (!is_own(name)).then(|| name.strip_prefix(DATA_PREFIX).unwrap_or(name))
+}
+
+/// A step's file of completions: a row per completion, a column per value.
+pub fn table(rows: &StepRows, reasons: Vec<Option<String>>) -> Table {
+    let refs = rows.rows();
+    let mut table = Table::new(refs.len());
+    table.int("step", refs.iter().map(|_| rows.step));
+    table.int("row_id", refs.iter().map(|row| row.id));
+    table.int("prompt_id", refs.iter().map(|row| row.example.prompt.id));
+    table.int("index", refs.iter().map(|row| row.id & 0xfff));
+    table.text("prompt", refs.iter().map(|row| row.example.prompt_text.as_str()));
+    table.text("completion", refs.iter().map(|row| row.completion.text.as_str()));
+    for name in rows.columns {
+        table.text(data_column_name(name), refs.iter().map(|row| row.example.row.text(name)));
+    }
+    table.int("tokens", refs.iter().map(|row| row.completion.tokens.len() as u64));
+    table.text("finish", refs.iter().map(|row| finish(row.completion.finish)));
+    for scores in &rows.scores {
+        table.float(format!("rewards/{}", scores.name), scores.outcomes.iter().map(Outcome::value));
+        table.text(format!("status/{}", scores.name), scores.outcomes.iter().map(status));
+        for (part, values) in &scores.parts {
+            table.float(format!("rewards/{}/{part}", scores.name), values.iter().map(|&value| Some(value)));
+        }
+    }
+    table.float("raw", rows.raw.iter().copied());
+    table.float("shaped", rows.shaped.iter().copied());
+    table.float("advantage", rows.advantages.iter().copied());
+    table.float("weight", rows.weights.iter().map(|&weight| Some(weight)));
+    table.bool("kept", reasons.iter().map(Option::is_none));
+    table.insert("reason", TableColumn::Text(reasons));
+    table
+}
+
+/// `scored`, or `abstained` or `failed` with the code.
+fn status(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Scored(_) => "scored".into(),
+        Outcome::Abstained(fault) => format!("abstained ({})", fault.code),
+        Outcome::Failed(fault) => format!("failed ({})", fault.code),
+    }
+}
+
+/// A step as its records tell it, before any plugin has spoken: what training had after sampling.
+pub struct RecordedStep {
+    /// The ledger's line.
+    pub record: StepRecord,
+    /// The file of completions.
+    pub table: Table,
+    columns: BTreeSet<String>,
+    examples: Vec<Example>,
+    groups: Vec<Group>,
+}
+
+impl RecordedStep {
+    /// A step of completions from its line of the ledger and its file of completions, read from `path`.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when the two are not about the same completions, or are of a build that recorded less.
+    pub fn new(record: StepRecord, table: Table, path: &Path) -> Result<Self, Error> {
+        let columns = table.columns().filter_map(|(name, _)| data_column(name).map(ToOwned::to_owned)).collect();
+        let mut this = RecordedStep { record, table, columns, examples: Vec::new(), groups: Vec::new() };
+        this.read(path).map_err(|reason| Error::Malformed { path: path.to_owned(), reason })?;
+        Ok(this)
+    }
+
+    fn read(&mut self, path: &Path) -> Result<(), String> {
+        let (record, table) = (&self.record, &self.table);
+        let (n, prompts) = (record.completions.len(), record.prompt_ids.len());
+        if table.rows() != n {
+            return Err(format!("it has {} rows, the ledger's step {} has {n} completions", table.rows(), record.step));
+        }
+        if record.prompt_tokens.len() != prompts {
+            return Err("the ledger does not have the step's prompt tokens: an older build wrote it".into());
+        }
+        if !record.completions.is_sorted_by_key(|completion| completion.prompt) {
+            return Err(format!("the completions of step {} are not in the order of their prompts", record.step));
+        }
+        let texts = |name: &str| table.texts(name).ok_or_else(|| format!("it has no whole column `{name}` of texts"));
+        let (prompt_texts, completions, finishes) = (texts("prompt")?, texts("completion")?, texts("finish")?);
+        let data =
+            self.columns.iter().map(|name| Ok((name, texts(&data_column_name(name))?))).collect::<Result<Vec<_>, String>>()?;
+        let file = Arc::new(path.to_owned());
+        let (mut examples, mut groups) = (Vec::with_capacity(prompts), Vec::with_capacity(prompts));
+        let mut next = 0;
+        for (place, (&id, tokens)) in record.prompt_ids.iter().zip(&record.prompt_tokens).enumerate() {
+            let start = next;
+            while record.completions.get(next).is_some_and(|completion| completion.prompt as usize == place) {
+                next += 1;
+            }
+            let prompt = Prompt { id, tokens: tokens.clone() };
+            let completion = |row: usize| {
+                let unknown = || format!("row {row} has the unknown `finish` `{}`", finishes[row]);
+                Ok(Completion {
+                    tokens: record.completions[row].tokens.clone(),
+                    logprobs: record.completions[row].logprobs.clone(),
+                    text: completions[row].to_owned(),
+                    finish: finish_reason(finishes[row]).ok_or_else(unknown)?,
+                })
+            };
+            groups.push(Group {
+                prompt: prompt.clone(),
+                completions: (start..next).map(completion).collect::<Result<_, String>>()?,
+            });
+            // A prompt without completions reaches no plugin, so that its texts do not matter.
+            let cells = data.iter().filter(|_| start < next).map(|(name, values)| ((*name).clone(), Value::from(values[start])));
+            let row = Row::recorded(cells.collect::<Map<_, _>>(), Arc::clone(&file), start + 1);
+            examples.push(Example { row, prompt_text: prompt_texts.get(start).copied().unwrap_or_default().to_owned(), prompt });
+        }
+        if next < n {
+            return Err(format!(
+                "step {} has a completion of prompt {}, of {prompts}",
+                record.step, record.completions[next].prompt
+            ));
+        }
+        (self.examples, self.groups) = (examples, groups);
+        Ok(())
+    }
+
+    /// The step's rows, about which nothing has been said.
+    pub fn rows(&self) -> StepRows<'_> {
+        let examples = self.examples.iter().collect();
+        StepRows::new(self.record.step, &self.record.stage, &self.columns, examples, self.groups.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::{Scores, batch, data_columns, row_id};
+    use super::*;
+
+    /// Two prompts with two completions each; the data has columns with the names of the run's own.
+    fn examples() -> Vec<Example> {
+        let row = |i: usize| {
+            let columns = [
+                ("prompt", Value::from(format!("own {i}"))),
+                ("finish", Value::from("never")),
+                ("data/finish", Value::from("nested")),
+                ("answer", Value::from(7 + i)),
+                ("tags", serde_json::json!(["a", {"b": null}])),
+                ("rewards/x", if i == 0 { Value::Null } else { Value::from("y") }),
+                ("completion", Value::from("the reference")),
+            ];
+            Row::recorded(columns.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(), Arc::default(), i)
+        };
+        let example = |i: usize| Example {
+            row: row(i),
+            prompt_text: format!("<user>{i}"),
+            prompt: Prompt { id: 40 + i as u64, tokens: vec![1, i as u32] },
+        };
+        (0..2).map(example).collect()
+    }
+
+    fn groups(examples: &[Example]) -> Vec<Group> {
+        let completion = |i: u32| Completion {
+            tokens: vec![i, 9],
+            logprobs: vec![-0.1 * i as f32, -1.0 / 3.0],
+            text: format!("answer {i} 🙂"),
+            finish: if i.is_multiple_of(2) { FinishReason::Stop } else { FinishReason::Length },
+        };
+        let group = |(g, example): (usize, &Example)| Group {
+            prompt: example.prompt.clone(),
+            completions: (0..2).map(|i| completion(2 * g as u32 + i)).collect(),
+        };
+        examples.iter().enumerate().map(group).collect()
+    }
+
+    #[test]
+    fn batches_of_a_recorded_step_are_those_that_plugins_saw() {
+        let examples = examples();
+        let columns = data_columns(examples.iter().map(|example| &example.row));
+        let mut rows = StepRows::new(6, "rl", &columns, examples.iter().collect(), groups(&examples));
+        rows.scores.push(Scores { name: "x".into(), outcomes: vec![Outcome::Scored(1.0); 4], parts: Vec::new() });
+        let reasons = reasons(&rows, true);
+        assert_eq!(reasons[1].as_deref(), Some("truncated"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("completions_00006.parquet");
+        table(&rows, reasons.clone()).write(&path).unwrap();
+
+        let step = RecordedStep::new(record(&rows, &reasons), Table::read(&path).unwrap(), &path).unwrap();
+        let again = step.rows();
+        assert_eq!(again.columns, rows.columns);
+        for place in 0..2 {
+            let seen: Vec<RowRef> = rows.rows().into_iter().filter(|row| row.place == place).collect();
+            let seen = batch(6, "rl", &columns, &seen);
+            let now = again.group_batch(place);
+            assert_eq!((&now.row_ids, &now.group_ends, &now.attrs), (&seen.row_ids, &seen.group_ends, &seen.attrs));
+            assert_eq!(now.columns().collect::<Vec<_>>(), seen.columns().collect::<Vec<_>>());
+            assert_eq!(now.row_ids[0], row_id(6, place, 0, false));
+        }
+        let batch = again.group_batch(1);
+        let text = |name: &str| match batch.column(name) {
+            Some(plumb_core::Column::Text(texts)) => texts.get(0).unwrap().to_owned(),
+            other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(["prompt", "finish", "data/finish", "answer", "rewards/x"].map(text), ["own 1", "stop", "nested", "8", "y"]);
+    }
+
+    #[test]
+    fn records_that_do_not_belong_together_are_refused_with_the_reason() {
+        let examples = examples();
+        let columns = data_columns(examples.iter().map(|example| &example.row));
+        let rows = StepRows::new(6, "rl", &columns, examples.iter().collect(), groups(&examples));
+        let reasons = reasons(&rows, false);
+        let refused = |change: fn(&mut StepRecord, &mut Table)| {
+            let (mut record, mut table) = (record(&rows, &reasons), table(&rows, reasons.clone()));
+            change(&mut record, &mut table);
+            match RecordedStep::new(record, table, Path::new("x.parquet")) {
+                Err(Error::Malformed { reason, .. }) => reason,
+                _ => panic!("it is not whole"),
+            }
+        };
+        assert!(refused(|record, _| drop(record.completions.pop())).contains("4 rows, the ledger's step 6 has 3"));
+        assert!(refused(|record, _| record.prompt_tokens.clear()).contains("older build"));
+        assert!(refused(|record, _| record.completions[0].prompt = 1).contains("not in the order"));
+        assert!(refused(|record, _| record.completions[3].prompt = 2).contains("a completion of prompt 2, of 2"));
+        assert!(refused(|_, table| table.insert("completion", TableColumn::Text(vec![None; 4]))).contains("`completion`"));
+        assert!(refused(|_, table| table.text("finish", ["stop", "stop", "slop", "stop"])).contains("`slop`"));
+    }
+}
