@@ -21,7 +21,7 @@ pub fn rewards(answer: rewarding::Rewards, view: &BatchView) -> Checked<Rewards>
     let faults = row_faults(answer.faults, rows)?;
     let faulty = |row: usize| faults.contains_key(&row);
     count("values", rows, answer.values.len())?;
-    finite("the value", &answer.values, faulty)?;
+    usable("the value", &answer.values, faulty)?;
     let parts = parts(answer.parts, rows, faulty)?;
     let spans = spans(answer.spans, rows, faulty)?;
     let mut outcomes: Vec<Outcome> = answer.values.into_iter().map(Outcome::Scored).collect();
@@ -46,7 +46,7 @@ pub fn shaped(answer: shaping::Shaped, batch: &Batch) -> Checked<Shaped> {
             Some(Column::F64(before)) => before.as_slice(),
             _ => &[],
         };
-        finite("the value", values, |row| faulty(row) || (values[row].is_nan() && without.get(row).is_some_and(|v| v.is_nan())))?;
+        usable("the value", values, |row| faulty(row) || (values[row].is_nan() && without.get(row).is_some_and(|v| v.is_nan())))?;
     }
     let token_values = match answer.token_values {
         Some(tokens) => Some(token_values(tokens, batch, faulty)?),
@@ -70,7 +70,10 @@ pub fn decision(answer: filtering::Decision, batch: &Batch) -> Checked<Decision>
     }
     if let Some(weights) = &answer.weights {
         count("weights", rows, weights.len())?;
-        finite("the weight", weights, |_| false)?;
+        usable("the weight", weights, |_| false)?;
+        if let Some(row) = weights.iter().position(|&weight| weight < 0.0) {
+            return bad(format!("{} as the weight of row {row}, weights are not negative", weights[row]));
+        }
     }
     let pairs = answer.pairs.map(|pairs| check_pairs(pairs, rows)).transpose()?;
     at_most("relabels", MAX_PARTS, answer.relabels.len())?;
@@ -112,12 +115,16 @@ fn token_values(tokens: types::RaggedF32, batch: &Batch, faulty: impl Fn(usize) 
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
             return Err(PluginFault::NonFinite { what: "a token value".into(), row, value: value.to_string() });
         }
+        if let Some(value) = values.iter().find(|value| f64::from(value.abs()) > limits::MAGNITUDE) {
+            return too_large("a token value", row, f64::from(*value));
+        }
     }
     Ok(tokens)
 }
 
 fn check_pairs(pairs: filtering::Pairs, rows: usize) -> Checked<Pairs> {
     let n = pairs.chosen.len();
+    at_most("pairs", limits::PAIRS_PER_ROW * rows, n)?;
     count("entries of `pairs.rejected`", n, pairs.rejected.len())?;
     count("entries of `pairs.probability`", n, pairs.probability.len())?;
     count("entries of `pairs.margin`", n, pairs.margin.len())?;
@@ -129,7 +136,7 @@ fn check_pairs(pairs: filtering::Pairs, rows: usize) -> Checked<Pairs> {
         if !(0.0..=1.0).contains(&pairs.probability[pair]) {
             return bad(format!("{} as the probability of pair {pair}", pairs.probability[pair]));
         }
-        if !pairs.margin[pair].is_finite() {
+        if !(-limits::MAGNITUDE..=limits::MAGNITUDE).contains(&pairs.margin[pair]) {
             return bad(format!("{} as the margin of pair {pair}", pairs.margin[pair]));
         }
     }
@@ -187,6 +194,7 @@ fn parts(parts: Vec<types::NamedF64>, rows: usize, faulty: impl Fn(usize) -> boo
 /// Stretches of the completions; those of faulty rows are left out.
 fn spans(spans: Vec<types::NamedSpans>, rows: usize, faulty: impl Fn(usize) -> bool) -> Checked<Vec<Span>> {
     at_most("lists of spans", limits::SPAN_LISTS, spans.len())?;
+    at_most("spans", limits::SPANS_PER_ROW * rows, spans.iter().map(|span| span.rows.len()).sum())?;
     let mut checked = Vec::new();
     for span in spans {
         at_most("bytes in the name of spans", limits::NAME_BYTES, span.name.len())?;
@@ -214,6 +222,9 @@ fn spans(spans: Vec<types::NamedSpans>, rows: usize, faulty: impl Fn(usize) -> b
                     row: row as usize,
                     value: value.to_string(),
                 });
+            }
+            if value.abs() > limits::MAGNITUDE {
+                return too_large(&format!("span `{name}`"), row as usize, value);
             }
             checked.push(Span { name: Arc::clone(&name), in_tokens, row, start, stop, value });
         }
@@ -254,6 +265,19 @@ fn finite(what: &str, values: &[f64], faulty: impl Fn(usize) -> bool) -> Checked
         Some((row, value)) => Err(PluginFault::NonFinite { what: what.to_owned(), row, value: value.to_string() }),
         None => Ok(()),
     }
+}
+
+/// Finite, and of a size that a loss can work with.
+fn usable(what: &str, values: &[f64], faulty: impl Fn(usize) -> bool + Copy) -> Checked<()> {
+    finite(what, values, faulty)?;
+    match values.iter().enumerate().find(|(row, value)| value.abs() > limits::MAGNITUDE && !faulty(*row)) {
+        Some((row, value)) => too_large(what, row, *value),
+        None => Ok(()),
+    }
+}
+
+fn too_large<T>(what: &str, row: usize, value: f64) -> Checked<T> {
+    bad(format!("{value:e} as {what} of row {row}, limit ±{:e}", limits::MAGNITUDE))
 }
 
 fn in_range(what: &str, row: u32, rows: usize) -> Checked<()> {
@@ -313,6 +337,27 @@ mod tests {
         assert!(matches!(reward(vec![0.0, f64::INFINITY, 0.0], vec![]), Err(PluginFault::NonFinite { row: 1, .. })));
         assert_eq!(reward(vec![0.0; 3], vec![fault(3, "x")]).unwrap_err().code(), "bad_output");
         assert_eq!(reward(vec![0.0; 3], vec![fault(1, "x"), fault(1, "y")]).unwrap_err().code(), "bad_output");
+    }
+
+    #[test]
+    fn numbers_that_a_loss_cannot_work_with_are_refused() {
+        assert!(reward(vec![limits::MAGNITUDE, -limits::MAGNITUDE, 0.0], vec![]).is_ok());
+        let error = reward(vec![0.0, f64::MAX, 0.0], vec![]).unwrap_err();
+        assert!(error.code() == "bad_output" && error.to_string().contains("of row 1, limit ±1e12"), "{error}");
+        assert!(reward(vec![0.0, f64::MAX, 0.0], vec![fault(1, "abstain")]).is_ok(), "values of faulty rows are ignored");
+        let weigh = |weight: f64| {
+            let answer = filtering::Decision {
+                keep: vec![1; 3],
+                weights: Some(vec![1.0, weight, 1.0]),
+                pairs: None,
+                relabels: Vec::new(),
+                regenerate: Vec::new(),
+                parts: Vec::new(),
+                reasons: Vec::new(),
+            };
+            decision(answer, &batch())
+        };
+        assert!(weigh(0.0).is_ok() && weigh(-1e-9).is_err() && weigh(1e13).is_err() && weigh(f64::NAN).is_err());
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What a guest finds behind its imports: the data of one call, and nothing that outlives it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plumb_core::seed::Stream;
@@ -12,7 +11,9 @@ use crate::bindings::{config, data, kv as kv_import, log, metrics, random, types
 use crate::engine;
 use crate::kv;
 use crate::limits;
+use crate::meter::{Cost, Meter};
 use crate::sink::{LogLevel, MetricValue};
+use crate::tally::Tally;
 use crate::view::BatchView;
 
 /// What a plugin is told about itself.
@@ -58,15 +59,16 @@ pub struct Context {
     pub memory: MemoryLimit,
     /// Who the guest is.
     pub identity: Arc<Identity>,
+    /// Fuel that imports use.
+    pub meter: Meter,
     /// Step of the batch; part of the key of random streams.
     pub step: u64,
     /// Values and writes.
     pub kv: kv::Transaction,
     /// Log lines.
     pub lines: Lines,
-    /// Metrics in the order they were reported.
-    pub metrics: Vec<(String, MetricValue)>,
-    metric_names: BTreeSet<String>,
+    /// Metrics by name.
+    pub metrics: Tally,
     metric_values: usize,
 }
 
@@ -77,39 +79,46 @@ impl Context {
             table: ResourceTable::new(),
             memory: MemoryLimit::new(memory_mib),
             identity,
+            meter: Meter::default(),
             step,
             kv: kv::Transaction::new(values),
             lines: Lines::default(),
-            metrics: Vec::new(),
-            metric_names: BTreeSet::new(),
+            metrics: Tally::default(),
             metric_values: 0,
         }
     }
 
+    /// Hands the guest a column, or what `read` takes of it.
+    fn lend_column<T: Cost>(
+        &mut self,
+        batch: Resource<BatchView>,
+        column: &str,
+        read: impl Fn(&BatchView, &str) -> Option<T>,
+    ) -> wasmtime::Result<Option<T>> {
+        self.meter.pay(column.len())?;
+        self.meter.lend(read(self.table.get(&batch)?, column))
+    }
+
     fn metric(&mut self, name: String, value: MetricValue) -> wasmtime::Result<()> {
-        if !self.metric_names.contains(&name) {
-            if self.metric_names.len() == limits::METRIC_NAMES {
+        if !self.metrics.has(&name) {
+            if self.metrics.names() == limits::METRIC_NAMES {
                 breach(format!("more than {} metrics in a call, `{name}` is one too many", limits::METRIC_NAMES))?;
             }
             let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
             if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
                 breach(format!("{name:?} is no metric's name: 1 to 64 letters, digits, `_`, `-`, `.` or `/`"))?;
             }
-            self.metric_names.insert(name.clone());
         }
         if let MetricValue::Observe(values) = &value {
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 breach(format!("metric `{name}` observed {value}"))?;
             }
-            // Of nothing too, so that no call is free.
-            self.metric_values += values.len().max(1);
-        } else {
-            self.metric_values += 1;
+            self.metric_values += values.len();
+            if self.metric_values > limits::METRIC_VALUES {
+                breach(format!("more than {} values of metrics in a call", limits::METRIC_VALUES))?;
+            }
         }
-        if self.metric_values > limits::METRIC_VALUES {
-            breach(format!("more than {} values of metrics in a call", limits::METRIC_VALUES))?;
-        }
-        self.metrics.push((name, value));
+        self.metrics.add(name, value);
         Ok(())
     }
 }
@@ -174,62 +183,66 @@ impl data::Host for Context {}
 
 impl data::HostBatch for Context {
     fn rows(&mut self, batch: Resource<BatchView>) -> wasmtime::Result<u32> {
+        self.meter.pay(0)?;
         Ok(self.table.get(&batch)?.rows() as u32)
     }
 
     fn step(&mut self, batch: Resource<BatchView>) -> wasmtime::Result<u64> {
+        self.meter.pay(0)?;
         Ok(self.table.get(&batch)?.batch().step)
     }
 
     fn row_ids(&mut self, batch: Resource<BatchView>) -> wasmtime::Result<Vec<u64>> {
-        Ok(self.table.get(&batch)?.row_ids())
+        self.meter.lend(self.table.get(&batch)?.row_ids())
     }
 
     fn group_ends(&mut self, batch: Resource<BatchView>) -> wasmtime::Result<Vec<u32>> {
-        Ok(self.table.get(&batch)?.group_ends())
+        self.meter.lend(self.table.get(&batch)?.group_ends())
     }
 
     fn columns(&mut self, batch: Resource<BatchView>) -> wasmtime::Result<Vec<String>> {
-        Ok(self.table.get(&batch)?.batch().columns().map(|(name, _)| name.to_owned()).collect())
+        self.meter.lend(self.table.get(&batch)?.batch().columns().map(|(name, _)| name.to_owned()).collect::<Vec<_>>())
     }
 
     fn attr(&mut self, batch: Resource<BatchView>, name: String) -> wasmtime::Result<Option<String>> {
-        Ok(self.table.get(&batch)?.batch().attrs.get(&name).cloned())
+        self.meter.pay(name.len())?;
+        self.meter.lend(self.table.get(&batch)?.batch().attrs.get(&name).cloned())
     }
 
     fn text(&mut self, batch: Resource<BatchView>, column: String) -> wasmtime::Result<Option<Texts>> {
-        Ok(self.table.get(&batch)?.text(&column))
+        self.lend_column(batch, &column, BatchView::text)
     }
 
     fn text_at(&mut self, batch: Resource<BatchView>, column: String, row: u32) -> wasmtime::Result<Option<String>> {
-        Ok(self.table.get(&batch)?.text_at(&column, row as usize))
+        self.lend_column(batch, &column, |view, column| view.text_at(column, row as usize))
     }
 
     fn f64s(&mut self, batch: Resource<BatchView>, column: String) -> wasmtime::Result<Option<Vec<f64>>> {
-        Ok(self.table.get(&batch)?.f64s(&column))
+        self.lend_column(batch, &column, BatchView::f64s)
     }
 
     fn u32s(&mut self, batch: Resource<BatchView>, column: String) -> wasmtime::Result<Option<Vec<u32>>> {
-        Ok(self.table.get(&batch)?.u32s(&column))
+        self.lend_column(batch, &column, BatchView::u32s)
     }
 
     fn tokens(&mut self, batch: Resource<BatchView>, column: String) -> wasmtime::Result<Option<RaggedU32>> {
-        Ok(self.table.get(&batch)?.tokens(&column))
+        self.lend_column(batch, &column, BatchView::tokens)
     }
 
     fn token_f32s(&mut self, batch: Resource<BatchView>, column: String) -> wasmtime::Result<Option<RaggedF32>> {
-        Ok(self.table.get(&batch)?.token_f32s(&column))
+        self.lend_column(batch, &column, BatchView::token_f32s)
     }
 
     fn f64_lists(&mut self, batch: Resource<BatchView>, column: String) -> wasmtime::Result<Option<RaggedF64>> {
-        Ok(self.table.get(&batch)?.f64_lists(&column))
+        self.lend_column(batch, &column, BatchView::f64_lists)
     }
 
     fn bytes(&mut self, batch: Resource<BatchView>, column: String) -> wasmtime::Result<Option<Texts>> {
-        Ok(self.table.get(&batch)?.bytes(&column))
+        self.lend_column(batch, &column, BatchView::bytes)
     }
 
     fn drop(&mut self, batch: Resource<BatchView>) -> wasmtime::Result<()> {
+        self.meter.pay(0)?;
         self.table.delete(batch)?;
         Ok(())
     }
@@ -237,6 +250,8 @@ impl data::HostBatch for Context {
 
 impl log::Host for Context {
     fn write(&mut self, level: log::Level, message: String, mut fields: Vec<(String, String)>) -> wasmtime::Result<()> {
+        let all: usize = fields.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>()).sum();
+        self.meter.pay(message.len() + all)?;
         self.lines.dropped += fields.len().saturating_sub(limits::LOG_FIELDS) as u64;
         fields.truncate(limits::LOG_FIELDS);
         let text = message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
@@ -260,17 +275,19 @@ impl log::Host for Context {
 
 impl metrics::Host for Context {
     fn count(&mut self, name: String, delta: u64) -> wasmtime::Result<()> {
+        self.meter.pay(name.len())?;
         self.metric(name, MetricValue::Count(delta))
     }
 
     fn observe(&mut self, name: String, values: Vec<f64>) -> wasmtime::Result<()> {
+        self.meter.pay(name.len() + values.bytes())?;
         self.metric(name, MetricValue::Observe(values))
     }
 }
 
 impl config::Host for Context {
     fn json(&mut self) -> wasmtime::Result<String> {
-        Ok(self.identity.config.clone())
+        self.meter.lend(self.identity.config.clone())
     }
 }
 
@@ -279,6 +296,8 @@ impl random::Host for Context {
         if count > limits::RANDOM_COUNT {
             breach(format!("asked for {count} random numbers at once, limit {}", limits::RANDOM_COUNT))?;
         }
+        // A number costs some ten instructions.
+        self.meter.pay(stream.len() + 10 * count as usize)?;
         // The length keeps (`a`, `b/c`) and (`a/b`, `c`) apart.
         let Identity { name, seed, .. } = &*self.identity;
         let stream = Stream::new(*seed, &format!("plugin/{}/{name}/{stream}", name.len()), &[self.step, row_id]);
@@ -288,19 +307,24 @@ impl random::Host for Context {
 
 impl kv_import::Host for Context {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
-        Ok(self.kv.get(&key))
+        self.meter.pay(key.len())?;
+        self.meter.lend(self.kv.get(&key))
     }
 
     fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), Fault>> {
+        self.meter.pay(key.len() + value.len())?;
         Ok(self.kv.set(key, value))
     }
 
     fn delete(&mut self, key: String) -> wasmtime::Result<()> {
+        self.meter.pay(key.len())?;
         self.kv.delete(key);
         Ok(())
     }
 
     fn keys(&mut self, prefix: String) -> wasmtime::Result<Vec<String>> {
-        Ok(self.kv.keys(&prefix))
+        // Every key is looked at, whichever begin with the prefix.
+        self.meter.pay(limits::KV_ENTRY_BYTES * self.kv.len())?;
+        self.meter.lend(self.kv.keys(&prefix))
     }
 }

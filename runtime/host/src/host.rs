@@ -147,7 +147,7 @@ impl Host {
             Some(cache) => cache.load(&self.engine, &inspection.digest, &bytes),
             None => Component::from_binary(&self.engine, &bytes),
         };
-        let code = Arc::new(Code::link(&self.engine, &component.map_err(compile)?).map_err(compile)?);
+        let code = Arc::new(Code::link(&self.engine, &component.map_err(compile)?, found, inspection.stateful).map_err(compile)?);
 
         let config = serde_json::Value::Object(request.config).to_string();
         let name = request.name.or_else(|| manifest.as_ref().map(|manifest| manifest.name.clone()));
@@ -215,6 +215,7 @@ impl Start {
         first.start().map_err(|error| ("instantiate", name.clone(), error))?;
         let descriptor = Descriptor::from(first.describe().map_err(|error| ("describe", name.clone(), error))?);
         drop(first);
+        descriptor.check().map_err(|fault| ("describe", name.clone(), fault.into()))?;
         let own = name.unwrap_or_else(|| descriptor.name.clone());
         if own.is_empty() {
             let fault = Fault {

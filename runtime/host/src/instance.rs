@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use plumb_core::{Decision, PluginFault, Rewards, Shaped};
+use plumb_core::{Decision, PluginFault, PluginKind, Rewards, Shaped};
 use wasmtime::component::{Component, HasSelf, Instance as Wasm, InstancePre, Linker, Resource};
-use wasmtime::{Engine, Store, Trap, WasmBacktrace};
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use crate::answer;
 use crate::bindings::types::Fault;
@@ -14,6 +14,7 @@ use crate::context::{Breach, Context, Identity};
 use crate::engine::Ticker;
 use crate::kv;
 use crate::limits::{self, EffectiveLimits};
+use crate::meter::Spent;
 use crate::view::BatchView;
 
 /// A compiled component with its imports resolved and its exports found.
@@ -28,17 +29,20 @@ pub struct Code {
 
 impl Code {
     /// Links a component to the host's imports.
-    pub fn link(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
+    ///
+    /// # Errors
+    /// What the component imports and no host has, or exports with other types than the interface's.
+    pub fn link(engine: &Engine, component: &Component, kind: PluginKind, stateful: bool) -> wasmtime::Result<Self> {
         let mut linker = Linker::new(engine);
         Everything::add_to_linker::<_, HasSelf<_>>(&mut linker, |context: &mut Context| context)?;
         let pre = linker.instantiate_pre(component)?;
+        let is = |of: PluginKind| (kind == of).then_some(&pre);
         Ok(Code {
             lifecycle: lifecycle::GuestIndices::new(&pre)?,
-            // Which of these must be there follows from the kind, that was read from the same exports.
-            rewarding: rewarding::GuestIndices::new(&pre).ok(),
-            shaping: shaping::GuestIndices::new(&pre).ok(),
-            filtering: filtering::GuestIndices::new(&pre).ok(),
-            state: state::GuestIndices::new(&pre).ok(),
+            rewarding: is(PluginKind::Reward).map(rewarding::GuestIndices::new).transpose()?,
+            shaping: is(PluginKind::Shaper).map(shaping::GuestIndices::new).transpose()?,
+            filtering: is(PluginKind::Filter).map(filtering::GuestIndices::new).transpose()?,
+            state: stateful.then(|| state::GuestIndices::new(&pre)).transpose()?,
             pre,
         })
     }
@@ -217,18 +221,28 @@ impl Instance {
         let deadline_ms = self.limits.call_deadline_ms(self.rows);
         let host = |error: wasmtime::Error| CallError::from(PluginFault::Host { message: format!("{error:#}") });
         self.store.set_fuel(fuel).map_err(host)?;
+        self.store.data_mut().meter.begin(fuel);
         self.store.set_epoch_deadline(Ticker::epochs(deadline_ms));
         let wasm = &self.wasm;
         let started = || wasm.as_ref().ok_or_else(|| wasmtime::Error::msg("the instance was not started"));
         let result = call(&mut self.store, &started);
-        self.fuel_used += fuel - self.store.get_fuel().map_err(host)?;
-        result.map_err(|error| CallError::from(self.fault(&error, fuel, deadline_ms)))
+        let used = (fuel - self.store.get_fuel().map_err(host)?).saturating_add(self.store.data().meter.used());
+        self.fuel_used = self.fuel_used.saturating_add(used);
+        match result {
+            // Instructions and host calls each kept to the limit, but not together.
+            Ok(_) if used > fuel => Err(PluginFault::OutOfFuel { limit_fuel: fuel }.into()),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.fault(&error, fuel, deadline_ms, used).into()),
+        }
     }
 
-    fn fault(&self, error: &wasmtime::Error, limit_fuel: u64, limit_ms: u64) -> PluginFault {
+    fn fault(&self, error: &wasmtime::Error, limit_fuel: u64, limit_ms: u64, used_fuel: u64) -> PluginFault {
         let context = self.store.data();
         if let Some(breach) = error.downcast_ref::<Breach>() {
             return PluginFault::BadOutput { message: answer::clip(breach.to_string()) };
+        }
+        if error.is::<Spent>() {
+            return PluginFault::OutOfFuel { limit_fuel };
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => PluginFault::OutOfFuel { limit_fuel },
@@ -236,8 +250,11 @@ impl Instance {
             // A guest that is denied memory has no choice but to give up.
             _ if context.memory.denied => PluginFault::OutOfMemory { limit_mib: self.limits.memory_mib },
             Some(trap) => PluginFault::Trap { message: answer::clip(trap_message(*trap, error, context)) },
-            // The component's start and the lifting of its answer are the only other things that fail.
-            None if self.wasm.is_none() => PluginFault::Host { message: answer::clip(root(error)) },
+            // What is left are places and memory for an instance, which the host owes, and data at the boundary that break the
+            // rules, which a start function can produce too. Nothing of the guest ran where no fuel was used.
+            None if self.wasm.is_none() && (used_fuel == 0 || error.is::<PoolConcurrencyLimitError>()) => {
+                PluginFault::Host { message: answer::clip(root(error)) }
+            }
             None => PluginFault::BadOutput { message: answer::clip(root(error)) },
         }
     }

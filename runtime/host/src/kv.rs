@@ -114,6 +114,11 @@ impl Transaction {
         keys
     }
 
+    /// Entries to look through for a list of keys.
+    pub fn len(&self) -> usize {
+        self.base.entries.len() + self.writes.len()
+    }
+
     /// What the call wrote.
     pub fn into_writes(self) -> Writes {
         self.writes
@@ -129,6 +134,11 @@ impl Transaction {
     fn size_of(&self, key: &str) -> usize {
         self.find(key).map_or(0, |value| size(key, value))
     }
+}
+
+/// Bytes that writes take until they are applied.
+pub fn written(writes: &Writes) -> usize {
+    writes.iter().map(|(key, value)| size(key, value.as_deref().unwrap_or_default())).sum()
 }
 
 /// Applies the writes of a call. Each call kept to the limit by itself; values that do not fit together with those of earlier calls

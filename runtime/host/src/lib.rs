@@ -13,14 +13,18 @@ mod bindings;
 mod cache;
 mod context;
 mod descriptor;
+mod effects;
 mod engine;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 pub mod inspect;
 mod instance;
 mod kv;
 pub mod limits;
 pub mod manifest;
+mod meter;
 mod plugin;
 mod pool;
 mod reward;

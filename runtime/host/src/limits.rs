@@ -27,6 +27,9 @@ pub const MANIFEST_MEMORY_MIB: u64 = 1024;
 /// The longest deadline that a manifest may ask for, in ms.
 pub const MANIFEST_DEADLINE_MS: u64 = 60_000;
 
+/// Fuel of one host call, besides one unit per byte that it copies or looks at: about what a call and a copy take of the clock. Both
+/// count against the fuel of the call.
+pub const HOST_CALL_FUEL: u64 = 200;
 /// Bytes that one call, host import or answer, may hand to the host: a step of 4,096 rows of 1,024 token values is 16 MiB.
 pub const ANSWER_BYTES: usize = 64 << 20;
 /// Size of a component, in bytes. Compiling is not metered, so that its input is bounded.
@@ -36,7 +39,9 @@ pub const HANDLES: usize = 1000;
 /// Entries of all tables of an instance: function pointers of a guest, some ten thousand for an interpreter.
 pub const TABLE_ELEMENTS: usize = 100_000;
 
-/// Bytes of the name of a part or of spans.
+/// What the name of a plugin may hold, for [`crate::Manifest`] and `describe`.
+pub const NAME_RULE: &str = "1 to 128 letters, digits, `-`, `_` or `.`";
+/// Bytes of the name of a plugin, a part or of spans.
 pub const NAME_BYTES: usize = 128;
 /// Bytes of a fault's code.
 pub const CODE_BYTES: usize = 64;
@@ -44,6 +49,17 @@ pub const CODE_BYTES: usize = 64;
 pub const MESSAGE_BYTES: usize = 1 << 10;
 /// Lists of spans of an answer.
 pub const SPAN_LISTS: usize = 64;
+/// Spans of an answer for each of its rows, on average.
+pub const SPANS_PER_ROW: usize = 1024;
+/// Preference pairs of an answer for each of its rows, on average: what is left of all pairs of groups of 512.
+pub const PAIRS_PER_ROW: usize = 256;
+/// Largest magnitude of a value that goes into the loss. Sums of such values and of their squares stay far from where f32 ends, so
+/// that no single row makes those of a whole step infinite.
+pub const MAGNITUDE: f64 = 1e12;
+/// Bytes of a manifest, and of all that `describe` returns besides the schema.
+pub const DESCRIPTION_BYTES: usize = 64 << 10;
+/// Bytes of a configuration's schema.
+pub const SCHEMA_BYTES: usize = 256 << 10;
 /// Different codes that a plugin's counts keep apart. Of more, those that come first in the alphabet are kept.
 pub const CODES: usize = 64;
 
@@ -65,6 +81,9 @@ pub const RANDOM_COUNT: u32 = 1 << 20;
 pub const KV_KEY_BYTES: usize = 256;
 /// Bytes that a `kv` entry counts besides its key and value.
 pub const KV_ENTRY_BYTES: usize = 64;
+/// Bytes of `kv` writes and metrics of a plugin that wait for the end of a step. Those of calls beyond it, in the order of the rows,
+/// are lost.
+pub const STEP_EFFECT_BYTES: usize = 64 << 20;
 /// Bytes of all entries of a plugin's `kv`: they go into every checkpoint.
 pub const KV_BYTES: usize = 16 << 20;
 

@@ -4,6 +4,7 @@ use plumb_core::PluginKind;
 use plumb_core::recipe::LimitsUse;
 
 use crate::error::{Error, Result};
+use crate::limits;
 
 /// Custom section of a component that holds its `plugin.toml`.
 pub const SECTION: &str = "plumb:manifest";
@@ -41,9 +42,23 @@ impl Manifest {
     /// Reads the text of a `plugin.toml`; `plugin` names it in errors.
     pub fn parse(plugin: &str, text: &[u8]) -> Result<Self> {
         let wrong = |message: String| Error::Manifest { plugin: plugin.to_owned(), message };
+        if text.len() > limits::DESCRIPTION_BYTES {
+            return Err(wrong(format!("it has {} bytes, limit {}", text.len(), limits::DESCRIPTION_BYTES)));
+        }
         let text = std::str::from_utf8(text).map_err(|error| wrong(format!("not UTF-8: {error}")))?;
-        toml::from_str(text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))
+        let manifest: Self = toml::from_str(text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
+        if !is_plain_name(&manifest.name) {
+            let shown: String = manifest.name.chars().take(limits::NAME_BYTES).collect();
+            return Err(wrong(format!("the name {shown:?}: it must have {}", limits::NAME_RULE)));
+        }
+        Ok(manifest)
     }
+}
+
+/// Whether a plugin can be called that: names stand in metrics, log lines and on the terminal.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=limits::NAME_BYTES).contains(&name.len()) && name.chars().all(plain)
 }
 
 #[cfg(test)]
@@ -56,6 +71,16 @@ mod tests {
         let manifest = Manifest::parse("x.wasm", text.as_bytes()).unwrap();
         assert_eq!((manifest.kind, manifest.limits.memory_mib), (PluginKind::Reward, Some(128)));
         assert_eq!(manifest.needs.columns, ["answer"]);
+    }
+
+    #[test]
+    fn manifest_of_a_name_that_cannot_be_shown_or_of_a_size_that_nobody_writes_is_refused() {
+        let named = |name: &str| format!("name = {name:?}\nkind = \"reward\"\nversion = \"1\"\n");
+        for name in ["", "a/b", "a b", "\u{7}", &"n".repeat(129)] {
+            assert!(Manifest::parse("x.wasm", named(name).as_bytes()).is_err(), "{name}");
+        }
+        let long = named("x") + &"#".repeat(limits::DESCRIPTION_BYTES);
+        assert!(Manifest::parse("x.wasm", long.as_bytes()).unwrap_err().to_string().contains("limit 65536"));
     }
 
     #[test]

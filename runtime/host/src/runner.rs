@@ -1,6 +1,5 @@
 //! What the kinds share: calls on fresh instances, their effects, state and counts.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,10 +8,11 @@ use plumb_core::{Batch, PluginError, PluginFault, PluginId};
 
 use crate::context::{Context, Identity, Line};
 use crate::descriptor::Descriptor;
+use crate::effects::{Effects, StepEffects};
 use crate::instance::{CallError, Code, Instance};
 use crate::kv;
-use crate::limits::EffectiveLimits;
-use crate::sink::{LogLevel, LogLine, MetricValue, Sink};
+use crate::limits::{self, EffectiveLimits};
+use crate::sink::{LogLevel, LogLine, Sink};
 use crate::snapshot::Snapshot;
 use crate::stats::{Counts, PluginStats, count_code};
 use crate::tally::{Tally, add_counts};
@@ -43,20 +43,12 @@ pub struct Memory {
     kept: Snapshot,
     /// What the guest's `state.save` gave in this step; kept once the step ends.
     pending_state: Option<Vec<u8>>,
-    /// What this step's calls left, by the id of their first row. The ids tell the order of the data, whichever group was
-    /// decoded first; submission only tells calls for the same rows apart.
-    effects: BTreeMap<(u64, u64), Effects>,
+    /// What this step's calls left.
+    effects: StepEffects,
     /// Numbers of the step that ended last, until they are taken.
     metrics: Vec<(String, f64)>,
     /// Counts as of the end of that step.
     counted: Counts,
-}
-
-/// What a successful call left behind; takes effect when the step ends.
-pub struct Effects {
-    step: u64,
-    writes: kv::Writes,
-    metrics: Vec<(String, MetricValue)>,
 }
 
 /// A submitted batch: its place in the order of the step, and the values its calls read.
@@ -123,7 +115,7 @@ impl Runner {
         if result.is_ok() {
             let effects = Effects { step, writes: kv.into_writes(), metrics };
             let first = view.batch().row_ids.get(view.start()).copied().unwrap_or_default();
-            self.memory().effects.insert((first, ticket.number), effects);
+            self.memory().effects.add((first, ticket.number), effects);
         }
         result
     }
@@ -185,11 +177,11 @@ impl Runner {
         if let Some(state) = memory.pending_state.take() {
             (memory.kept.state, memory.kept.state_version) = (Some(state), self.descriptor.state_version);
         }
-        let effects = std::mem::take(&mut memory.effects);
+        let (effects, lost) = memory.effects.take();
         let (mut tally, mut step, mut refused) = (Tally::default(), 0, Vec::new());
-        for effects in effects.into_values() {
+        for effects in effects {
             refused.extend(kv::apply(&mut memory.kept.values, effects.writes));
-            effects.metrics.into_iter().for_each(|(name, value)| tally.add(name, value));
+            tally.merge(effects.metrics);
             step = effects.step;
         }
         let (mut numbers, beyond) = tally.finish();
@@ -197,13 +189,18 @@ impl Runner {
         add_counts(&mut numbers, &memory.counted, &counts);
         (memory.metrics, memory.counted) = (numbers, counts);
         drop(memory);
-        if let Some(first) = refused.first() {
-            let message = format!("`kv` is full: {} writes of the step are lost, the first to `{first}`", refused.len());
+        let warn = |message: String| {
             self.sink.log(LogLine { plugin: self.id.name.clone(), step, level: LogLevel::Warn, message, fields: Vec::new() });
+        };
+        if lost > 0 {
+            let limit = limits::STEP_EFFECT_BYTES >> 20;
+            warn(format!("`kv` writes and metrics of a step take more than {limit} MiB: those of {lost} calls are lost"));
+        }
+        if let Some(first) = refused.first() {
+            warn(format!("`kv` is full: {} writes of the step are lost, the first to `{first}`", refused.len()));
         }
         if let Some(first) = beyond.first() {
-            let message = format!("{} metrics of a step are too many, `{first}` is the first that is left out", beyond.len());
-            self.sink.log(LogLine { plugin: self.id.name.clone(), step, level: LogLevel::Warn, message, fields: Vec::new() });
+            warn(format!("{} metrics of a step are too many, `{first}` is the first that is left out", beyond.len()));
         }
     }
 
@@ -254,7 +251,7 @@ impl Runner {
         }
         let mut memory = self.memory();
         memory.kept = kept;
-        (memory.pending_state, memory.effects) = (None, BTreeMap::new());
+        (memory.pending_state, memory.effects) = (None, StepEffects::default());
         Ok(())
     }
 
@@ -262,7 +259,7 @@ impl Runner {
     /// what was tried before.
     pub fn retract(&self) {
         let mut memory = self.memory();
-        (memory.pending_state, memory.effects) = (None, BTreeMap::new());
+        (memory.pending_state, memory.effects) = (None, StepEffects::default());
         memory.counted = lock(&self.stats).counts.clone();
     }
 

@@ -6,7 +6,10 @@ use crate::limits;
 use crate::sink::MetricValue;
 use crate::stats::Counts;
 
-/// What the calls of a step reported, by name.
+/// Bytes that a name counts besides its letters and observations.
+const ENTRY_BYTES: usize = 64;
+
+/// What a call, or all calls of a step, reported, by name.
 #[derive(Debug, Default)]
 pub struct Tally(BTreeMap<String, Entry>);
 
@@ -27,6 +30,31 @@ impl Tally {
             // Of nothing there is no mean.
             MetricValue::Observe(values) if values.is_empty() => {}
             MetricValue::Observe(values) => self.0.entry(name).or_default().observed.extend(values),
+        }
+    }
+
+    /// Whether something was reported under that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Different names.
+    pub fn names(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let entry = |(name, entry): (&String, &Entry)| ENTRY_BYTES + name.len() + size_of_val(entry.observed.as_slice());
+        self.0.iter().map(entry).sum()
+    }
+
+    /// Adds what another call reported.
+    pub fn merge(&mut self, other: Tally) {
+        for (name, other) in other.0 {
+            let entry = self.0.entry(name).or_default();
+            entry.count = entry.count.saturating_add(other.count);
+            entry.observed.extend(other.observed);
         }
     }
 
@@ -76,7 +104,9 @@ mod tests {
         for (name, value) in calls {
             tally.add((*name).to_owned(), value.clone());
         }
-        tally.finish().0
+        let mut whole = Tally::default();
+        whole.merge(tally);
+        whole.finish().0
     }
 
     #[test]
