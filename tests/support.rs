@@ -37,6 +37,13 @@ impl Done {
     }
 }
 
+/// The file of a test guest, as an argument.
+pub fn guest(name: &str) -> String {
+    let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/guests/{name}.wasm"));
+    assert!(guest.is_file(), "`{}` is missing, run `cargo xtask guests`", guest.display());
+    guest.to_str().unwrap().to_owned()
+}
+
 /// A folder of its own for a test.
 pub struct Folder(tempfile::TempDir);
 
@@ -60,7 +67,12 @@ impl Folder {
     /// The binary, to be run in this folder.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plumb"));
-        command.args(args).current_dir(self.0.path()).env_remove("PLUMB_PLUGIN_PATH").env_remove("PLUMB_THREADS");
+        command
+            .args(args)
+            .current_dir(self.0.path())
+            .env_remove("PLUMB_PLUGIN_PATH")
+            .env_remove("PLUMB_THREADS")
+            .env_remove("PLUMB_TOKEN");
         command
     }
 

@@ -63,6 +63,8 @@ pub enum Command {
     Rollout(commands::rollout::RolloutArgs),
     /// Score completions with a reward plugin
     Score(commands::score::ScoreArgs),
+    /// Serve reward plugins over HTTP, in the protocols of other frameworks
+    Serve(commands::serve::ServeArgs),
     /// Compute log-probabilities of completions
     Logprobs(commands::logprobs::LogprobsArgs),
     /// Look at models and convert them

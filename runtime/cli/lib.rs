@@ -1,14 +1,16 @@
 //! The command line. Libraries below return typed errors and know nothing of terminals; here are words, colors and exit codes.
 //!
 //! Reading order: [`args`] (what can be typed), [`commands`] (a file for each), [`recipe_file`] with [`schema`] and [`validate`]
-//! (from a TOML file to a checked recipe), [`plugin_path`] (from a name to a file) and
-//! [`plugins`] (to a sandboxed component) with [`plugin_log`] (what it says), [`diagnostic`], [`output`] and [`exit`]
-//! (what comes out).
+//! (from a TOML file to a checked recipe), [`plugin_path`] (from a name to a file), [`trust`] and [`lock`] (to a file that may be
+//! used) and [`plugins`] (to a sandboxed component) with [`plugin_log`] (what it says), [`diagnostic`], [`output`] and [`exit`]
+//! (what comes out). [`oci`] packs plugins for registries.
 
 pub mod args;
 pub mod commands;
 pub mod diagnostic;
 pub mod exit;
+pub mod lock;
+pub mod oci;
 pub mod output;
 pub mod plugin_log;
 pub mod plugin_path;
@@ -17,6 +19,7 @@ pub mod recipe_file;
 pub mod rows;
 pub mod schema;
 pub mod system;
+pub mod trust;
 pub mod validate;
 
 use std::process::ExitCode;

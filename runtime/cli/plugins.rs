@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use plumb_core::recipe::PluginUse;
+use plumb_core::recipe::{Grants, PluginUse};
 use plumb_core::{Filter, Judge, PluginId, PluginKind, RewardFn, Shaper};
 use plumb_host::{Host, HostOptions, Inspection, LoadRequest, LoadedPlugin, Sink, Source};
 use plumb_train::run::LockedPlugin;
 use plumb_train::{LoadError, PluginFactory};
 
 use crate::plugin_path;
+use crate::trust::{Trust, Vouched};
 
 /// Starts a plugin host with as many threads as everything else uses.
 pub fn host(seed: u64, sink: Arc<dyn Sink>) -> Result<Host, plumb_host::Error> {
@@ -20,27 +21,41 @@ pub fn host(seed: u64, sink: Arc<dyn Sink>) -> Result<Host, plumb_host::Error> {
 pub struct Plugins {
     host: Host,
     recipe_folder: PathBuf,
-    loaded: Mutex<Vec<(PluginId, Inspection, String)>>,
+    trust: Trust,
+    loaded: Mutex<Vec<Loaded>>,
+}
+
+/// What is noted of a plugin for `plugins.lock`.
+struct Loaded {
+    id: PluginId,
+    inspection: Inspection,
+    version: String,
+    signer: Option<String>,
 }
 
 impl Plugins {
-    /// A factory for a recipe in that folder.
-    pub fn new(host: Host, recipe_folder: PathBuf) -> Self {
-        Plugins { host, recipe_folder, loaded: Mutex::default() }
+    /// A factory for a recipe in that folder, which loads nothing but what `trust` accepts.
+    pub fn new(host: Host, recipe_folder: PathBuf, trust: Trust) -> Self {
+        Plugins { host, recipe_folder, trust, loaded: Mutex::default() }
     }
 
     fn load(&self, kind: PluginKind, plugin: &PluginUse) -> Result<LoadedPlugin, LoadError> {
+        let path = plugin_path::resolve(&plugin.plugin, Some(&self.recipe_folder))?;
+        let Vouched { bytes, signer } = self.trust.open(&path)?;
         let loaded = self.host.load(LoadRequest {
-            source: Source::Path(plugin_path::resolve(&plugin.plugin, Some(&self.recipe_folder))?),
+            source: Source::Bytes(path.display().to_string(), bytes),
             kind,
             name: plugin.name.clone(),
             config: plugin.config.clone(),
             limits: plugin.limits.clone(),
         })?;
-        let version = loaded.descriptor().version.clone();
-        let mut all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push((loaded.id().clone(), loaded.inspection().clone(), version));
-        drop(all);
+        let noted = Loaded {
+            id: loaded.id().clone(),
+            inspection: loaded.inspection().clone(),
+            version: loaded.descriptor().version.clone(),
+            signer: signer.map(|key| key.to_string()),
+        };
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).push(noted);
         Ok(loaded)
     }
 }
@@ -66,11 +81,20 @@ impl PluginFactory for Plugins {
     fn locked(&self, id: &PluginId, plugin: &PluginUse) -> LockedPlugin {
         let mut locked = LockedPlugin::new(id, &plugin.config);
         let all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, inspection, version)) = all.iter().find(|(have, ..)| have == id) {
-            locked.version.clone_from(version);
-            locked.wit.clone_from(&inspection.wit_version);
-            locked.grants = inspection.imports.iter().map(|import| import.name.clone()).collect();
+        if let Some(loaded) = all.iter().find(|loaded| loaded.id == *id) {
+            locked.version.clone_from(&loaded.version);
+            locked.wit.clone_from(&loaded.inspection.wit_version);
+            locked.grants = grants(&loaded.inspection, &plugin.grants);
+            locked.signer.clone_from(&loaded.signer);
         }
         locked
     }
+}
+
+/// What a plugin may call: its imports, and the models and tools that the recipe grants.
+pub fn grants(inspection: &Inspection, granted: &Grants) -> Vec<String> {
+    let imports = inspection.imports.iter().map(|import| import.name.clone());
+    let models = granted.models.iter().map(|model| format!("model:{model}"));
+    let tools = granted.tools.iter().map(|tool| format!("tool:{tool}"));
+    imports.chain(models).chain(tools).collect()
 }

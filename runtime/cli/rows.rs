@@ -1,8 +1,10 @@
 //! JSONL in and out: one object a line, and messages that say which line.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use plumb_core::{Batch, Column, Texts};
 use serde_json::{Map, Value};
 
 use crate::diagnostic::Diagnostic;
@@ -57,6 +59,38 @@ pub fn read(path: &Path) -> Result<Vec<Row>, Diagnostic> {
     Ok(rows)
 }
 
+/// Rows as plugins get them, each a group of its own: a string as it is, anything else as compact JSON, nothing where a row lacks
+/// the column or has null.
+pub fn batch<'a>(ids: Vec<u64>, rows: impl Iterator<Item = &'a Map<String, Value>> + Clone) -> Batch {
+    let n = ids.len() as u32;
+    let mut batch = Batch::new(0, ids, (1..=n).collect());
+    let names: BTreeSet<&String> = rows.clone().flat_map(Map::keys).collect();
+    for name in names {
+        let text = |row: &Map<String, Value>| match row.get(name) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        batch.insert(name, Column::Text(rows.clone().map(text).collect::<Texts>()));
+    }
+    batch
+}
+
+/// The first needed column that a row lacks.
+pub fn missing<'a>(row: &Map<String, Value>, needs: &'a BTreeSet<String>) -> Option<&'a String> {
+    needs.iter().find(|column| row.get(*column).is_none_or(Value::is_null))
+}
+
+/// A plugin's configuration from the command line.
+pub fn json_object(text: &str) -> Result<Map<String, Value>, Diagnostic> {
+    let wrong = |reason: String| Diagnostic::usage("usage.config", format!("`--config` is not a JSON object: {reason}"));
+    match serde_json::from_str(text) {
+        Ok(Value::Object(config)) => Ok(config),
+        Ok(other) => Err(wrong(format!("it is `{other}`"))),
+        Err(e) => Err(wrong(e.to_string())),
+    }
+}
+
 /// Single-precision numbers as JSON, with the digits that single precision has and no more.
 pub fn json_f32s(values: &[f32]) -> Value {
     values.iter().map(|value| value.to_string().parse::<f64>().map_or(Value::Null, Value::from)).collect()
@@ -88,5 +122,17 @@ mod tests {
         let error = read(&path).unwrap_err();
         assert_eq!(error.code, "input.broken_line");
         assert!(error.message.contains("line 2: not valid JSON: EOF while parsing a value at column"), "{}", error.message);
+    }
+
+    #[test]
+    fn columns_reach_the_plugin_as_text_and_missing_ones_are_told() {
+        let row = |text: &str| json_object(text).unwrap();
+        let rows = [row(r#"{"completion": "4", "answer": 4}"#), row(r#"{"completion": null, "tags": ["a"]}"#)];
+        let batch = batch(vec![1, 2], rows.iter());
+        let Some(Column::Text(answers)) = batch.column("answer") else { panic!("a text column") };
+        assert_eq!((answers.get(0), answers.get(1)), (Some("4"), Some("")));
+        assert_eq!((batch.row_ids.as_slice(), batch.group_ends.as_slice()), (&[1, 2][..], &[1, 2][..]));
+        let needs = BTreeSet::from(["completion".to_owned()]);
+        assert_eq!((missing(&rows[0], &needs), missing(&rows[1], &needs)), (None, Some(&"completion".to_owned())));
     }
 }

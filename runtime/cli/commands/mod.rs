@@ -9,6 +9,7 @@ pub mod plugin;
 pub mod rollout;
 pub mod run;
 pub mod score;
+pub mod serve;
 pub mod train;
 
 use crate::args::{Cli, Command};
@@ -21,6 +22,7 @@ pub fn run(cli: Cli, output: Output) -> anyhow::Result<ExitStatus> {
         Command::Train(args) => train::run(&args, &cli.global, output),
         Command::Rollout(args) => rollout::run(&args, output),
         Command::Score(args) => score::run(&args, output),
+        Command::Serve(args) => serve::run(&args, output),
         Command::Logprobs(args) => logprobs::run(&args),
         Command::Model(command) => model::run(&command, output),
         Command::Config(command) => config::run(&command, output),

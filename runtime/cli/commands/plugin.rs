@@ -4,11 +4,16 @@ mod bench;
 mod build;
 mod cases;
 mod check;
+mod fuzz;
 mod inspect;
 mod language;
+mod lock;
 mod new;
+mod oci;
+mod sign;
 mod subject;
 mod test;
+mod watch;
 
 use clap::Subcommand;
 
@@ -34,6 +39,20 @@ pub enum PluginCommand {
     Test(test::TestArgs),
     /// Measure time and fuel per row
     Bench(bench::BenchArgs),
+    /// Attack a reward with completions that only look right
+    Fuzz(fuzz::FuzzArgs),
+    /// Make a key to sign plugins with
+    Keygen(sign::KeygenArgs),
+    /// Sign a plugin
+    Sign(sign::SignArgs),
+    /// Check a plugin's signature
+    Verify(sign::VerifyArgs),
+    /// Write which plugins a recipe means, byte for byte
+    Lock(lock::LockArgs),
+    /// Write a plugin as an OCI image layout
+    Export(oci::ExportArgs),
+    /// Read a plugin from an OCI image layout
+    Import(oci::ImportArgs),
 }
 
 /// Runs the command.
@@ -45,5 +64,12 @@ pub fn run(command: &PluginCommand, global: &GlobalArgs, output: Output) -> anyh
         PluginCommand::Inspect(args) => inspect::run(args, output),
         PluginCommand::Test(args) => test::run(args, global, output),
         PluginCommand::Bench(args) => bench::run(args, output),
+        PluginCommand::Fuzz(args) => fuzz::run(args, output),
+        PluginCommand::Keygen(args) => sign::keygen(args, output),
+        PluginCommand::Sign(args) => sign::sign(args, output),
+        PluginCommand::Verify(args) => sign::verify(args, output),
+        PluginCommand::Lock(args) => lock::run(args, output),
+        PluginCommand::Export(args) => oci::export(args, output),
+        PluginCommand::Import(args) => oci::import(args, output),
     }
 }

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use plumb_core::{Batch, Column, Outcome, PluginKind, Texts};
+use plumb_core::{Outcome, PluginKind};
 use plumb_host::{LoadRequest, Source};
 use serde_json::{Map, Value, json};
 
-use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
 use crate::output::{Output, Sink};
 use crate::plugin_log::PluginLog;
@@ -47,7 +46,7 @@ pub struct ScoreArgs {
 
 /// Runs the command.
 pub fn run(args: &ScoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
-    let config = config(args.config.as_deref())?;
+    let config = args.config.as_deref().map(rows::json_object).transpose()?.unwrap_or_default();
     let path = plugin_path::resolve(&args.plugin, None)?;
     let rows = rows::read(&args.input)?;
     let log = Arc::new(PluginLog::new(output));
@@ -65,13 +64,14 @@ pub fn run(args: &ScoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let mut counts = [0_usize; 3];
     for chunk in rows.chunks(BATCH_ROWS) {
         // A row without a needed column is told so itself; the others are scored.
-        let whole: Vec<&Row> = chunk.iter().filter(|row| missing(row, &needs).is_none()).collect();
-        let answer = reward.score(batch(&whole))?;
+        let whole: Vec<&Row> = chunk.iter().filter(|row| rows::missing(&row.columns, &needs).is_none()).collect();
+        let ids = whole.iter().map(|row| row.line as u64).collect();
+        let answer = reward.score(rows::batch(ids, whole.iter().map(|row| &row.columns)))?;
         // What the plugin wrote is for the rows that follow, and must not pile up until the file's end.
         reward.end_step();
         let mut scored = answer.outcomes.iter().enumerate();
         for row in chunk {
-            let line = if let Some(column) = missing(row, &needs) {
+            let line = if let Some(column) = rows::missing(&row.columns, &needs) {
                 counts[2] += 1;
                 line(row, "failed", None, &Map::new(), Some(("missing-column", &format!("the line has no `{column}`"))))
             } else {
@@ -99,58 +99,7 @@ pub fn run(args: &ScoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
-fn config(text: Option<&str>) -> Result<Map<String, Value>, Diagnostic> {
-    let wrong = |reason: String| Diagnostic::usage("usage.config", format!("`--config` is not a JSON object: {reason}"));
-    match text.map(serde_json::from_str) {
-        None => Ok(Map::new()),
-        Some(Ok(Value::Object(config))) => Ok(config),
-        Some(Ok(other)) => Err(wrong(format!("it is `{other}`"))),
-        Some(Err(e)) => Err(wrong(e.to_string())),
-    }
-}
-
-fn missing<'a>(row: &Row, needs: &'a BTreeSet<String>) -> Option<&'a String> {
-    needs.iter().find(|column| row.columns.get(*column).is_none_or(Value::is_null))
-}
-
-/// All columns as text, as in training: a string as it is, anything else as compact JSON, nothing where a row lacks it.
-fn batch(rows: &[&Row]) -> Batch {
-    let n = rows.len() as u32;
-    let ids = rows.iter().map(|row| row.line as u64).collect();
-    let mut batch = Batch::new(0, ids, (1..=n).collect());
-    let names: BTreeSet<&String> = rows.iter().flat_map(|row| row.columns.keys()).collect();
-    for name in names {
-        let text = |row: &&Row| match row.columns.get(name) {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-        };
-        batch.insert(name, Column::Text(rows.iter().map(text).collect::<Texts>()));
-    }
-    batch
-}
-
 fn line(row: &Row, status: &str, value: Option<f64>, parts: &Map<String, Value>, fault: Option<(&str, &str)>) -> String {
     let (code, message) = fault.unzip();
     json!({ "id": row.id(), "status": status, "value": value, "parts": parts, "code": code, "message": message }).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_reach_the_plugin_as_text_and_missing_ones_are_told() {
-        let row = |line: usize, text: &str| match serde_json::from_str(text).unwrap() {
-            Value::Object(columns) => Row { line, columns },
-            _ => panic!("an object"),
-        };
-        let rows = [row(1, r#"{"completion": "4", "answer": 4}"#), row(2, r#"{"completion": null, "tags": ["a"]}"#)];
-        let batch = batch(&rows.iter().collect::<Vec<_>>());
-        let Some(Column::Text(answers)) = batch.column("answer") else { panic!("a text column") };
-        assert_eq!((answers.get(0), answers.get(1)), (Some("4"), Some("")));
-        assert_eq!(batch.row_ids, [1, 2]);
-        let needs = BTreeSet::from(["completion".to_owned()]);
-        assert_eq!((missing(&rows[0], &needs), missing(&rows[1], &needs)), (None, Some(&"completion".to_owned())));
-    }
 }

@@ -21,7 +21,8 @@ use crate::exit::ExitStatus;
 use crate::output::Output;
 use crate::plugin_log::PluginLog;
 use crate::plugins::{self, Plugins};
-use crate::recipe_file;
+use crate::trust::Trust;
+use crate::{lock, recipe_file};
 
 /// Run a recipe.
 ///
@@ -43,6 +44,9 @@ pub struct TrainArgs {
     /// Go on with the run in the folder, from its newest whole checkpoint
     #[arg(long)]
     pub resume: bool,
+    /// Run only with the plugins of the lock file beside the recipe, which `plumb plugin lock` writes
+    #[arg(long)]
+    pub locked: bool,
 }
 
 /// Runs the command.
@@ -50,7 +54,9 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, output: Output) -> anyhow::Res
     let file = recipe_file::load(&args.recipe, &args.sets)?;
     let run_dir = args.run_dir.clone().unwrap_or_else(|| PathBuf::from("runs").join(&file.recipe.name));
     let log = Arc::new(PluginLog::new(output));
-    let plugins = Plugins::new(plugins::host(file.recipe.seed, Arc::clone(&log) as _)?, file.folder.clone());
+    lock::check(&file, args.locked)?;
+    let trust = Trust::new(&file.recipe.trust)?;
+    let plugins = Plugins::new(plugins::host(file.recipe.seed, Arc::clone(&log) as _)?, file.folder.clone(), trust);
     let request = TrainRequest {
         recipe: file.recipe,
         recipe_dir: file.folder,

@@ -29,6 +29,7 @@ mod plugin;
 mod pool;
 mod reward;
 mod runner;
+pub mod signature;
 mod sink;
 mod snapshot;
 pub mod stats;
@@ -44,5 +45,6 @@ pub use host::{DirectInstance, Host, HostOptions, LoadRequest, LoadedPlugin, Sou
 pub use inspect::{Import, Inspection, inspect};
 pub use limits::EffectiveLimits;
 pub use manifest::{Manifest, Needs};
+pub use signature::{PrivateKey, PublicKey, Signature};
 pub use sink::{Collector, Discard, LogLevel, LogLine, Sink};
 pub use stats::PluginStats;

@@ -50,6 +50,8 @@ struct Measured {
     fuel_per_row: f64,
     /// Share of the fuel limit that the call takes, in [0, 1].
     fuel_share: f64,
+    /// How many times dearer a row may be than this one before a call of a full batch runs out of fuel.
+    row_headroom: f64,
 }
 
 /// Runs the command.
@@ -61,7 +63,8 @@ pub fn run(args: &BenchArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let found = cases::read(&path)?.into_iter().find(|case| !case.rows.is_empty() && case.expect.get("error").is_none());
     let case = found.ok_or_else(|| Diagnostic::usage("case.none", format!("`{}` has no case with rows", path.display())))?;
     let measured = measure(&subject, &case, args.rows)?;
-    let Measured { rows, calls, call_us_median, row_us, rows_per_s, fuel_fixed, fuel_per_row, fuel_share } = measured;
+    let Measured { rows, calls, call_us_median, row_us, rows_per_s, fuel_fixed, fuel_per_row, fuel_share, row_headroom } =
+        measured;
     output.data(if output.json {
         json!({"type": "bench", "v": 1, "data": measured}).to_string()
     } else {
@@ -69,7 +72,7 @@ pub fn run(args: &BenchArgs, output: Output) -> anyhow::Result<ExitStatus> {
             "case `{}`, {rows} rows a call, median of {calls} calls\n\
              time   {call_us_median:.1} µs a call, {row_us:.3} µs a row, {rows_per_s:.0} rows/s\n\
              fuel   {fuel_fixed} a call (start included) + {fuel_per_row:.0} a row\n\
-             limit  {:.4} % of the fuel of such a call is used",
+             limit  {:.4} % of the fuel of such a call is used; rows may be {row_headroom:.0} times as dear",
             case.name,
             fuel_share * 100.0
         )
@@ -108,6 +111,7 @@ fn measure(subject: &Subject, case: &Case, rows: usize) -> anyhow::Result<Measur
         fuel_fixed,
         fuel_per_row,
         fuel_share: (fuel_fixed as f64 + fuel_per_row * rows as f64) / limits.call_fuel(rows) as f64,
+        row_headroom: limits.call_fuel(rows).saturating_sub(fuel_fixed) as f64 / rows as f64 / fuel_per_row.max(1.0),
     })
 }
 

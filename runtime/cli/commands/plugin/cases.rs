@@ -105,6 +105,11 @@ impl Case {
         Ok(batch)
     }
 
+    /// The same case with other rows, as one group.
+    pub fn with_rows(&self, rows: Vec<Map<String, Value>>) -> Case {
+        Case { rows, groups: None, ..self.clone() }
+    }
+
     fn wrong(&self, reason: &str) -> Diagnostic {
         Diagnostic::usage("case.malformed", format!("case `{}`: {reason}", self.name))
     }

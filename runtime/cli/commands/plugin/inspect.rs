@@ -7,6 +7,7 @@ use serde_json::json;
 use super::subject::Subject;
 use crate::exit::ExitStatus;
 use crate::output::Output;
+use crate::trust;
 
 /// Print what a plugin is, without running it.
 #[derive(Debug, Args)]
@@ -23,15 +24,32 @@ pub struct InspectArgs {
 pub fn run(args: &InspectArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let subject = Subject::find(&args.plugin, output)?;
     let inspection = subject.inspect()?;
+    let signature = match trust::read_signature(&subject.file)? {
+        None => Signed::Not,
+        Some(signature) => {
+            signature.verify(subject.bytes()).map_or_else(|e| Signed::Broken(e.to_string()), |key| Signed::By(key.to_string()))
+        }
+    };
     output.data(if output.json {
-        json!({"type": "plugin", "v": 1, "data": inspection}).to_string()
+        let mut data = json!(inspection);
+        data["signature"] = json!(signature);
+        json!({"type": "plugin", "v": 1, "data": data}).to_string()
     } else {
-        text(&subject.label(), &inspection)
+        text(&subject.label(), &inspection, &signature)
     })?;
     Ok(ExitStatus::Success)
 }
 
-fn text(file: &str, inspection: &Inspection) -> String {
+/// What the signature file beside a plugin says.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Signed {
+    Not,
+    By(String),
+    Broken(String),
+}
+
+fn text(file: &str, inspection: &Inspection, signature: &Signed) -> String {
     let mut lines = Vec::new();
     if let Some(manifest) = &inspection.manifest {
         lines.push(format!("{} {} ({})", manifest.name, manifest.version, inspection.kind));
@@ -43,6 +61,11 @@ fn text(file: &str, inspection: &Inspection) -> String {
     }
     lines.push(format!("file       {file}, {:.1} KiB", inspection.size as f64 / 1024.0));
     lines.push(format!("sha256     {}", inspection.digest));
+    lines.push(match signature {
+        Signed::Not => "signature  none".to_owned(),
+        Signed::By(key) => format!("signature  by {key}"),
+        Signed::Broken(reason) => format!("signature  DOES NOT HOLD: {reason}"),
+    });
     lines.push(format!(
         "interface  plumb:align@{}{}",
         inspection.wit_version,

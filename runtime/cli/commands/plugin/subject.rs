@@ -42,6 +42,11 @@ impl Subject {
         self.file.display().to_string()
     }
 
+    /// The component.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// What the file is, without running it.
     pub fn inspect(&self) -> plumb_host::Result<Inspection> {
         plumb_host::inspect(&self.label(), &self.bytes)

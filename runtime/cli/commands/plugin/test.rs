@@ -10,10 +10,12 @@ use serde_json::{Map, Value, json};
 
 use super::cases::{self, Case};
 use super::subject::{self, Subject};
+use super::watch::Watch;
 use crate::args::GlobalArgs;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{self, Diagnostic};
 use crate::exit::ExitStatus;
 use crate::output::Output;
+use crate::plugin_path;
 
 /// Run a plugin on cases with expected answers. Exits with 1 when an answer differs.
 #[derive(Debug, Args)]
@@ -25,6 +27,7 @@ failure.
 
 Examples:
   plumb plugin test reward-brevity
+  plumb plugin test reward-brevity --watch
   plumb plugin test reward-exact-match --cases my-cases.jsonl"#
 )]
 pub struct TestArgs {
@@ -34,10 +37,33 @@ pub struct TestArgs {
     /// JSONL file of cases [default: cases.jsonl in the crate]
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
+    /// Run again whenever a source or a case changes, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &TestArgs, global: &GlobalArgs, output: Output) -> anyhow::Result<ExitStatus> {
+    if !args.watch {
+        return run_once(args, global, output);
+    }
+    let folder = PathBuf::from(&args.plugin);
+    let plugin = if folder.is_dir() { folder } else { plugin_path::resolve(&args.plugin, None)? };
+    let mut watch = Watch::new(std::iter::once(plugin).chain(args.cases.clone()).collect())?;
+    loop {
+        // A plugin that does not build is what one watches for: it is told, and the next change may mend it.
+        if let Err(error) = run_once(args, global, output) {
+            if diagnostic::is_broken_pipe(&error) {
+                return Err(error);
+            }
+            Diagnostic::from(error).emit(output);
+        }
+        output.note("waiting for changes; Ctrl-C ends");
+        watch.wait();
+    }
+}
+
+fn run_once(args: &TestArgs, global: &GlobalArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let subject = Subject::find(&args.plugin, output)?;
     let path = args.cases.clone().or_else(|| subject.folder.as_ref().map(|folder| folder.join("cases.jsonl")));
     let path =

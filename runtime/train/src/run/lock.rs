@@ -1,4 +1,4 @@
-//! `plugins.lock`: exactly which plugins a run used.
+//! Lock files: exactly which plugins a run used (`plugins.lock` in its folder), or a recipe may use (beside the recipe).
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, IoContext, Result};
 
-/// One plugin of a run.
+/// One plugin of a run or a recipe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockedPlugin {
     /// Name in the run.
@@ -20,10 +20,13 @@ pub struct LockedPlugin {
     pub sha256: String,
     /// Version of the interface it was built for.
     pub wit: String,
-    /// What it may call: the imports of the component.
+    /// What it may call: the imports of the component, and `model:NAME` and `tool:NAME` for what the recipe grants.
     pub grants: Vec<String>,
     /// SHA-256 of its configuration as JSON.
     pub config_sha256: String,
+    /// Public key that signed the component; None when nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
 }
 
 impl LockedPlugin {
@@ -37,6 +40,7 @@ impl LockedPlugin {
             wit: String::new(),
             grants: Vec::new(),
             config_sha256: super::ledger::hash(serde_json::Value::Object(config.clone()).to_string().as_bytes()),
+            signer: None,
         }
     }
 }
@@ -50,20 +54,32 @@ struct File {
 
 /// Writes `plugins.lock` into a run's folder.
 pub fn write_plugins_lock(run_dir: &Path, plugins: &[LockedPlugin]) -> Result<()> {
-    let path = run_dir.join("plugins.lock");
-    let text = toml::to_string(&File { version: 1, plugin: plugins.to_vec() }).expect("a lock holds only strings");
-    std::fs::write(&path, text).at("write", &path)
+    write_lock(&run_dir.join("plugins.lock"), plugins)
 }
 
 /// Reads a run's `plugins.lock`; without one there are no plugins.
 pub fn read_plugins_lock(run_dir: &Path) -> Result<Vec<LockedPlugin>> {
-    let path = run_dir.join("plugins.lock");
+    Ok(read_lock(&run_dir.join("plugins.lock"))?.unwrap_or_default())
+}
+
+/// Writes a lock file.
+pub fn write_lock(path: &Path, plugins: &[LockedPlugin]) -> Result<()> {
+    let text = toml::to_string(&File { version: 1, plugin: plugins.to_vec() }).expect("a lock holds only strings");
+    std::fs::write(path, text).at("write", path)
+}
+
+/// Reads a lock file; None when there is none.
+pub fn read_lock(path: &Path) -> Result<Option<Vec<LockedPlugin>>> {
     if !path.exists() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    let text = std::fs::read_to_string(&path).at("read", &path)?;
-    let file: File = toml::from_str(&text).map_err(|e| Error::Malformed { path, reason: e.message().to_owned() })?;
-    Ok(file.plugin)
+    let text = std::fs::read_to_string(path).at("read", path)?;
+    let malformed = |reason: String| Error::Malformed { path: path.to_owned(), reason };
+    let file: File = toml::from_str(&text).map_err(|e| malformed(e.message().to_owned()))?;
+    if file.version != 1 {
+        return Err(malformed(format!("it is of version {}, known is 1", file.version)));
+    }
+    Ok(Some(file.plugin))
 }
 
 #[cfg(test)]
@@ -77,6 +93,7 @@ mod tests {
         let id = PluginId { name: "exact".into(), kind: plumb_core::PluginKind::Reward, digest: "ab".repeat(32) };
         let mut plugin = LockedPlugin::new(&id, &serde_json::Map::new());
         plugin.grants = vec!["plumb:align/data@0.1.0".into()];
+        plugin.signer = Some("cd".repeat(32));
         write_plugins_lock(folder.path(), std::slice::from_ref(&plugin)).unwrap();
         assert_eq!(read_plugins_lock(folder.path()).unwrap(), [plugin]);
     }

@@ -41,7 +41,7 @@ pub use error::{Error, Result};
 pub use inputs::{DataFile, Inputs};
 use ledger::LedgerWriter;
 pub use ledger::{CompletionRecord, OutcomeRecord, PluginGeneration, Record, StepRecord};
-pub use lock::{LockedPlugin, read_plugins_lock, write_plugins_lock};
+pub use lock::{LockedPlugin, read_lock, read_plugins_lock, write_lock, write_plugins_lock};
 pub use metrics::MetricSet;
 use tensorboard::EventWriter;
 
