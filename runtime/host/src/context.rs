@@ -196,6 +196,10 @@ impl data::HostBatch for Context {
         self.meter.lend(self.table.get(&batch)?.row_ids())
     }
 
+    fn row_id_bytes(&mut self, batch: Resource<BatchView>) -> wasmtime::Result<Vec<u8>> {
+        Ok(self.row_ids(batch)?.into_iter().flat_map(u64::to_le_bytes).collect())
+    }
+
     fn group_ends(&mut self, batch: Resource<BatchView>) -> wasmtime::Result<Vec<u32>> {
         self.meter.lend(self.table.get(&batch)?.group_ends())
     }
@@ -302,6 +306,15 @@ impl random::Host for Context {
         let Identity { name, seed, .. } = &*self.identity;
         let stream = Stream::new(*seed, &format!("plugin/{}/{name}/{stream}", name.len()), &[self.step, row_id]);
         Ok((0..u64::from(count)).map(|n| stream.u64_at(n)).collect())
+    }
+
+    fn draw_bytes(&mut self, stream: String, row_id: Vec<u8>, count: u32) -> wasmtime::Result<Vec<u8>> {
+        let Ok(row_id) = <[u8; 8]>::try_from(row_id.as_slice()) else {
+            let message = format!("asked for random numbers of a row id of {} bytes, not 8", row_id.len());
+            return Err(wasmtime::Error::from(Breach(message)));
+        };
+        let numbers = self.draw(stream, u64::from_le_bytes(row_id), count)?;
+        Ok(numbers.into_iter().flat_map(u64::to_le_bytes).collect())
     }
 }
 

@@ -62,12 +62,18 @@ pub fn build_crate(dir: &Path, out_file: &Path, target_dir: &Path) -> Result<()>
 ///
 /// The same input gives the same bytes.
 pub fn componentize(core: &[u8], manifest: Option<&str>) -> Result<Vec<u8>> {
-    let mut component = wit_component::ComponentEncoder::default()
+    let component = wit_component::ComponentEncoder::default()
         .validate(true)
         .module(core)
         .context("the module carries no component types: does the crate call one of the SDK's `export_*!` macros?")?
         .encode()
         .context("cannot turn the module into a component")?;
+    finish(component, manifest)
+}
+
+/// Makes a plugin of a component, whichever tool made that: refuses imports of WASI, and adds `manifest` (the text of a
+/// `plugin.toml`) in its custom section.
+pub fn finish(mut component: Vec<u8>, manifest: Option<&str>) -> Result<Vec<u8>> {
     refuse_wasi(&component)?;
     if let Some(manifest) = manifest {
         CustomSection { name: MANIFEST_SECTION.into(), data: Cow::Borrowed(manifest.as_bytes()) }
@@ -135,14 +141,24 @@ impl Artifact {
         let core = fs::read(&self.module).with_context(|| format!("cannot read `{}`", self.module.display()))?;
         let component =
             componentize(&core, manifest.map(|m| m.text.as_str())).with_context(|| format!("guest `{}`", self.package))?;
-        if fs::read(file).is_ok_and(|old| old == component) {
-            return Ok(());
-        }
-        // Renamed into place: a run that starts meanwhile sees the old file or the new one.
-        let partial = file.with_extension("wasm.tmp");
-        fs::write(&partial, &component).with_context(|| format!("cannot write `{}`", partial.display()))?;
-        fs::rename(&partial, file).with_context(|| format!("cannot write `{}`", file.display()))
+        write_file(file, &component)
     }
+}
+
+/// Writes a component, unless its file has these bytes already.
+pub fn write_file(file: &Path, component: &[u8]) -> Result<()> {
+    if fs::read(file).is_ok_and(|old| old == component) {
+        return Ok(());
+    }
+    // Renamed into place: a run that starts meanwhile sees the old file or the new one.
+    let partial = file.with_extension("wasm.tmp");
+    fs::write(&partial, component).with_context(|| format!("cannot write `{}`", partial.display()))?;
+    fs::rename(&partial, file).with_context(|| format!("cannot write `{}`", file.display()))
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Runs `cargo build` for WebAssembly in `root` and returns the modules it made or found fresh.

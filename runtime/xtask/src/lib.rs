@@ -1,4 +1,7 @@
-//! Parts of the build that the command line shares: turning guest crates into components.
+//! Parts of the build that the command line shares: turning guests' sources into components.
 
+pub mod borrows;
 pub mod guest;
+pub mod javascript;
 pub mod toolchain;
+pub mod world;

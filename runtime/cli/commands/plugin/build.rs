@@ -45,6 +45,6 @@ pub fn build(folder: &Path, file: Option<&Path>, output: Output) -> anyhow::Resu
     let file = file.map_or_else(|| folder.join("target").join(format!("{}.wasm", manifest.name)), Path::to_owned);
     let language = Language::detect(folder)?;
     output.note(format!("building `{}` ({})", manifest.name, language.build_note()));
-    language.build(folder, &manifest, &file)?;
+    language.build(folder, &manifest, &file, output)?;
     Ok(file)
 }

@@ -1,18 +1,27 @@
 //! Languages that plugins are written in: the one place that tells them apart.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use plumb_host::Manifest;
 
+use plumb_xtask::javascript;
+
 use super::new::{Kind, source_tree};
 use crate::diagnostic::Diagnostic;
+use crate::output::Output;
 
 /// A language with an SDK of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Language {
     /// A crate
     Rust,
+    /// A package of node's, built with QuickJS
+    #[value(alias = "javascript")]
+    Js,
+    /// The same with types
+    #[value(alias = "typescript")]
+    Ts,
 }
 
 /// A file of a new plugin: its path in the folder, and its text with `{{placeholders}}`.
@@ -34,6 +43,7 @@ impl Language {
     fn project_file(self) -> &'static str {
         match self {
             Language::Rust => "Cargo.toml",
+            Language::Js | Language::Ts => "package.json",
         }
     }
 
@@ -41,17 +51,27 @@ impl Language {
     pub fn build_note(self) -> &'static str {
         match self {
             Language::Rust => "the first build on a machine may prepare the WebAssembly target: a few minutes",
+            Language::Js | Language::Ts => "the first build on a machine fetches esbuild and componentize-qjs with npm",
         }
     }
 
     /// Builds the plugin in `folder` into the component `file`.
-    pub fn build(self, folder: &Path, manifest: &Manifest, file: &Path) -> Result<(), Diagnostic> {
+    pub fn build(self, folder: &Path, manifest: &Manifest, file: &Path, output: Output) -> Result<(), Diagnostic> {
         let built = match self {
             Language::Rust => plumb_xtask::guest::build_crate(folder, file, &cargo_folder(folder)),
+            Language::Js | Language::Ts => {
+                let sdk = source_tree().map(javascript::sdk_in);
+                let setup = javascript::Setup { sdk: sdk.as_deref(), cache: &tools_folder(), say: &|what| output.note(what) };
+                javascript::build_folder(folder, file, &setup).map(drop)
+            }
         };
         built.map_err(|error| {
             let diagnostic = Diagnostic::usage("plugin.build", format!("plugin `{}` does not build", manifest.name));
-            error.chain().map(ToString::to_string).fold(diagnostic, Diagnostic::because)
+            let diagnostic = error.chain().map(ToString::to_string).fold(diagnostic, Diagnostic::because);
+            match error.downcast_ref::<javascript::Error>() {
+                Some(error) => diagnostic.hint(error.hint()),
+                None => diagnostic,
+            }
         })
     }
 
@@ -73,6 +93,29 @@ impl Language {
                     },
                 ),
             ],
+            Language::Js => {
+                let (logic, test) = javascript_sources(kind);
+                vec![
+                    ("package.json", include_str!("template/javascript/package.json.txt")),
+                    ("plugin.toml", include_str!("template/plugin.toml.txt")),
+                    ("README.md", include_str!("template/javascript/README.md.txt")),
+                    (".gitignore", "node_modules/\ntarget/\n"),
+                    ("src/plugin.js", logic),
+                    ("test/plugin.test.js", test),
+                ]
+            }
+            Language::Ts => {
+                let (logic, test) = javascript_sources(kind);
+                vec![
+                    ("package.json", include_str!("template/javascript/package-ts.json.txt")),
+                    ("tsconfig.json", include_str!("template/javascript/tsconfig.json.txt")),
+                    ("plugin.toml", include_str!("template/plugin.toml.txt")),
+                    ("README.md", include_str!("template/javascript/README.md.txt")),
+                    (".gitignore", "node_modules/\ntarget/\n"),
+                    ("src/plugin.ts", logic),
+                    ("test/plugin.test.ts", test),
+                ]
+            }
         }
     }
 
@@ -80,6 +123,8 @@ impl Language {
     pub fn logic_file(self) -> &'static str {
         match self {
             Language::Rust => "src/logic.rs",
+            Language::Js => "src/plugin.js",
+            Language::Ts => "src/plugin.ts",
         }
     }
 
@@ -88,12 +133,36 @@ impl Language {
         match (self, source_tree()) {
             (Language::Rust, Some(tree)) => format!("{{ path = {:?} }}", tree.join("sdk/rust").display().to_string()),
             (Language::Rust, None) => format!("{:?}", env!("CARGO_PKG_VERSION")),
+            (Language::Js | Language::Ts, Some(tree)) => format!("file:{}", javascript::sdk_in(tree).display()),
+            (Language::Js | Language::Ts, None) => env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 }
 
+/// `src/plugin` and its test; the same text is TypeScript.
+fn javascript_sources(kind: Kind) -> (&'static str, &'static str) {
+    match kind {
+        Kind::Reward => {
+            (include_str!("template/javascript/reward.js.txt"), include_str!("template/javascript/reward.test.js.txt"))
+        }
+        Kind::Shaper => {
+            (include_str!("template/javascript/shaper.js.txt"), include_str!("template/javascript/shaper.test.js.txt"))
+        }
+        Kind::Filter => {
+            (include_str!("template/javascript/filter.js.txt"), include_str!("template/javascript/filter.test.js.txt"))
+        }
+    }
+}
+
+/// Where tools of other languages are kept: in this user's cache, else with temporary files.
+fn tools_folder() -> PathBuf {
+    let components = plumb_host::default_cache_dir();
+    let cache = components.as_deref().and_then(Path::parent).map_or_else(std::env::temp_dir, Path::to_owned);
+    cache.join("tools")
+}
+
 /// Where cargo keeps its files: in this program's source tree if it is still there, so that plugins share what is built of the
 /// SDK and of the standard library, else in the crate.
-fn cargo_folder(folder: &Path) -> std::path::PathBuf {
+fn cargo_folder(folder: &Path) -> PathBuf {
     source_tree().map_or_else(|| folder.join("target/wasm"), |tree| tree.join("target/wasm"))
 }

@@ -1,0 +1,103 @@
+// Bundles a plugin and turns it into a component. Run by `javascript.rs` with one argument, a JSON object (see `Job` there).
+// Writes one line of JSON to stdout: `{"ok": true}`, or `{"error": ...}` in the form of `Report` there.
+
+import { createRequire, builtinModules } from "node:module";
+import { readFileSync, writeFileSync } from "node:fs";
+import path from "node:path";
+
+const job = JSON.parse(process.argv[2]);
+const require = createRequire(path.join(job.tools, "package.json"));
+const { build } = require("esbuild");
+const { componentize } = require("componentize-qjs");
+
+/** Stops with a problem that the author can mend. */
+class Problem extends Error {
+  constructor(report) {
+    super(report.kind);
+    this.report = report;
+  }
+}
+
+const place = (location) => location && `${location.file}:${location.line}:${location.column + 1}`;
+
+/** Modules of node itself cannot work: there is no system below a plugin. */
+const builtins = new Set(builtinModules);
+const refuseBuiltins = {
+  name: "refuse-builtins",
+  setup(bundle) {
+    bundle.onResolve({ filter: /.*/ }, (found) => {
+      const name = found.path.replace(/^node:/, "");
+      if (found.kind === "entry-point" || (!found.path.startsWith("node:") && !builtins.has(name))) return undefined;
+      // A package of that name (`punycode`, `buffer`) does the same in plain JavaScript.
+      if (!found.path.startsWith("node:") && job.packages.includes(name)) return undefined;
+      return { errors: [{ text: name, detail: "builtin" }] };
+    });
+  },
+};
+
+/** The module that the component starts with: the SDK's glue around the plugin. */
+function entry() {
+  const lines = [`import "plumb-sdk/guest/prelude";`];
+  const names = ["config", "kv", "log", "metrics", "random", ...job.capabilities];
+  for (const name of names) lines.push(`import ${name} from "plumb:align/${name}@${job.version}";`);
+  lines.push(
+    `import { connect } from "plumb-sdk/guest";`,
+    `import plugin from ${JSON.stringify(job.entry)};`,
+    `const exported = connect(${JSON.stringify(job.kind)}, plugin, { ${names.join(", ")} });`,
+    `export const { lifecycle, ${job.exports}${job.kind === "shaper" ? ", state" : ""} } = exported;`,
+  );
+  return lines.join("\n");
+}
+
+async function bundle() {
+  try {
+    return await build({
+      stdin: { contents: entry(), resolveDir: job.folder, sourcefile: "plumb-entry.js", loader: "js" },
+      absWorkingDir: job.folder,
+      bundle: true,
+      external: ["plumb:align/*"],
+      format: "esm",
+      target: "es2022",
+      platform: "neutral",
+      mainFields: ["module", "main"],
+      conditions: ["import", "default"],
+      nodePaths: job.sdk ? [job.sdk] : [],
+      plugins: [refuseBuiltins],
+      metafile: true,
+      write: false,
+      outfile: "plugin.js",
+      logLevel: "silent",
+      charset: "utf8",
+    });
+  } catch (failure) {
+    const error = failure.errors?.[0];
+    if (!error) throw failure;
+    const where = place(error.location);
+    if (error.detail === "builtin") throw new Problem({ kind: "builtin", module: error.text, place: where });
+    const missing = /^Could not resolve "([^"]+)"/.exec(error.text);
+    if (missing) throw new Problem({ kind: "unresolved", module: missing[1], place: where });
+    if (/^No matching export .* for import "default"/.test(error.text)) throw new Problem({ kind: "no_default" });
+    throw new Problem({ kind: "syntax", message: error.text, place: where, line: error.location?.lineText });
+  }
+}
+
+try {
+  const { outputFiles, metafile } = await bundle();
+  const inputs = Object.values(metafile.outputs).flatMap((output) => Object.entries(output.inputs));
+  // The bundler leaves out what is not used: so `defineStatefulShaper` is in it if the plugin calls it.
+  const stateful = inputs.some(([file, { bytesInOutput }]) => file.endsWith("src/stateful.js") && bytesInOutput > 0);
+  const { component } = await componentize({
+    witPath: stateful ? job.stateful_wit : job.wit,
+    world: "plugin",
+    jsSource: outputFiles[0].text,
+    sync: true,
+    stubWasi: true,
+  }).catch((error) => {
+    throw new Problem({ kind: "evaluate", message: String(error.message ?? error) });
+  });
+  writeFileSync(job.output, component);
+  console.log(JSON.stringify({ ok: true }));
+} catch (error) {
+  if (!(error instanceof Problem)) throw error;
+  console.log(JSON.stringify({ error: error.report }));
+}
