@@ -11,6 +11,7 @@ export class Fault extends Error {
   static BAD_CONFIG = "bad-config";
   static MISSING_COLUMN = "missing-column";
   static UNPARSEABLE = "unparseable";
+  static BAD_ARGUMENTS = "bad-arguments";
 
   /** A fault with a code of the plugin's own: kebab-case, stable. `retryable` says that the same call may succeed later. */
   constructor(code, message = "", { retryable = false } = {}) {

@@ -32,6 +32,6 @@ function parse(text) {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw Fault.unparseable(`the arguments are not JSON: ${error.message}`);
+    throw new Fault(Fault.BAD_ARGUMENTS, `the arguments are not JSON: ${error.message}`);
   }
 }

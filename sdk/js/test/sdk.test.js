@@ -137,7 +137,7 @@ test("tool_answers_json_and_faults_by_row", () => {
   });
   const { output, faults } = configure(tool).call([{ x: 2 }, { x: 0 }, "{"]);
   assert.deepEqual(output, ['{"y":0.5}', "", ""]);
-  assert.deepEqual(faults.map(({ row, fault }) => [row, fault.code]), [[1, "division"], [2, "unparseable"]]);
+  assert.deepEqual(faults.map(({ row, fault }) => [row, fault.code]), [[1, "division"], [2, "bad-arguments"]]);
 });
 
 test("models_and_tools_answer_from_scripts_and_unknown_ones_are_faults", () => {

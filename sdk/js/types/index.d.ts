@@ -6,6 +6,7 @@ export class Fault extends Error {
   static readonly BAD_CONFIG: "bad-config";
   static readonly MISSING_COLUMN: "missing-column";
   static readonly UNPARSEABLE: "unparseable";
+  static readonly BAD_ARGUMENTS: "bad-arguments";
   constructor(code: string, message?: string, options?: { retryable?: boolean });
   /** For programs: kebab-case, stable. */
   readonly code: string;

@@ -8,34 +8,73 @@ use serde::Deserialize;
 pub enum Error {
     /// There is no node, or it cannot be run.
     #[error("node is not there: {reason}")]
-    NodeMissing { reason: String },
+    NodeMissing {
+        /// What was tried, and what came of it.
+        reason: String,
+    },
     /// node is too old for the tools.
     #[error("node is version {found}, and the tools need {needed} or later")]
-    NodeOld { found: String, needed: u32 },
+    NodeOld {
+        /// Its version.
+        found: String,
+        /// The least major version.
+        needed: u32,
+    },
     /// npm could not install something.
     #[error("npm could not install what stands in `{folder}/package.json`: {reason}")]
-    Npm { folder: String, reason: String },
+    Npm {
+        /// Where it ran.
+        folder: String,
+        /// What it said.
+        reason: String,
+    },
     /// `package.json` does not say where the plugin is.
     #[error("`package.json` has no `main`, which names the module that exports the plugin")]
     NoMain,
     /// The module that `package.json` names is not there.
     #[error("`package.json` says `\"main\": \"{main}\"`, and there is no such file")]
-    MainMissing { main: String },
+    MainMissing {
+        /// The file, as it stands there.
+        main: String,
+    },
     /// The module has no default export.
     #[error("the module that `main` names has no default export")]
-    NoDefault { kind: String },
+    NoDefault {
+        /// The plugin's kind.
+        kind: String,
+    },
     /// A module of node itself.
     #[error("{place} imports `{module}`, a module of node: a plugin has no system below it to ask")]
-    Builtin { module: String, place: String },
+    Builtin {
+        /// The module.
+        module: String,
+        /// `file:line:column` of the import.
+        place: String,
+    },
     /// A module that is nowhere to be found.
     #[error("{place} imports `{module}`, which cannot be found")]
-    Unresolved { module: String, place: String },
+    Unresolved {
+        /// The module.
+        module: String,
+        /// `file:line:column` of the import.
+        place: String,
+    },
     /// The sources are not valid.
     #[error("{place}: {message}{line}")]
-    Syntax { place: String, message: String, line: String },
+    Syntax {
+        /// `file:line:column`.
+        place: String,
+        /// What is wrong.
+        message: String,
+        /// The line, if it is known.
+        line: String,
+    },
     /// The module throws while it loads.
     #[error("the plugin's module fails while it loads: {message}")]
-    Evaluate { message: String },
+    Evaluate {
+        /// The exception, with its stack.
+        message: String,
+    },
 }
 
 /// What the script answers.
