@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use plumb_core::recipe::{Algorithm, Eval, FaultPolicy, ModelSource, Optimizer, RandomModel, Recipe, Rollout, Stage};
+use plumb_core::recipe::{
+    Algorithm, Eval, FaultPolicy, FilterScope, ModelSource, Optimizer, RandomModel, Recipe, Rollout, Stage,
+};
 
 use crate::diagnostic::Diagnostic;
 
@@ -91,11 +93,16 @@ fn sft(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
     require(stage.sft.batch_size > 0, &key("sft.batch_size"), "must be at least 1")?;
     require(stage.sft.max_length > 1, &key("sft.max_length"), "must be at least 2")?;
     for (name, there) in
-        [("rewards", !stage.rewards.is_empty()), ("shapers", !stage.shapers.is_empty()), ("filters", !stage.filters.is_empty())]
+        [("rewards", !stage.rewards.is_empty()), ("judges", !stage.judges.is_empty()), ("shapers", !stage.shapers.is_empty())]
     {
         require(!there, &key(name), "has no meaning in a stage with `algorithm = \"sft\"`")?;
     }
-    Ok(())
+    let of_data = stage.filters.iter().all(|filter| filter.scope == FilterScope::Dataset);
+    require(
+        of_data,
+        &key("filters"),
+        "must have `scope = \"dataset\"` in a stage with `algorithm = \"sft\"`, which samples nothing",
+    )
 }
 
 fn grpo(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
@@ -110,7 +117,8 @@ fn grpo(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
         &key("rollout.num_generations"),
         "must be at least 2: a completion's advantage is over the others of its group",
     )?;
-    require(!stage.rewards.is_empty(), &key("rewards"), "`algorithm = \"grpo\"` needs at least one")?;
+    let judged = !(stage.rewards.is_empty() && stage.judges.is_empty());
+    require(judged, &key("rewards"), "`algorithm = \"grpo\"` needs at least one reward or judge")?;
     let loss = &stage.grpo;
     require(non_negative(loss.beta), &key("grpo.beta"), "must be a finite number, 0 or more")?;
     require(loss.num_iterations > 0, &key("grpo.num_iterations"), "must be at least 1")?;

@@ -62,6 +62,7 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, output: Output) -> anyhow::Res
         recipe_dir: file.folder,
         run_dir: run_dir.clone(),
         resume: args.resume,
+        models: Arc::default(),
         interrupt: interrupt_flag(output)?,
     };
     let threads = global.threads.map_or_else(String::new, |threads| format!(", {threads} threads"));

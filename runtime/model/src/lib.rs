@@ -20,7 +20,8 @@ pub mod rollout;
 
 pub use chat::Message;
 pub use error::{Error, Result};
-pub use load::{LoadedModel, load};
+pub use hf::merge_adapter;
+pub use load::{LoadedModel, ScoreHead, load};
 pub use random::{END_OF_TEXT, random, random_from_config, random_params};
 pub use save::save;
 pub use tokenizer::Tokenizer;

@@ -66,7 +66,7 @@ pub fn random(spec: &RandomModel, seed: u64) -> Result<LoadedModel> {
         pad_token_id: Some(0),
     };
     hf::check(&config).map_err(refuse)?;
-    Ok(LoadedModel { params: random_params(config, spec.initializer_range, seed), tokenizer })
+    Ok(LoadedModel { params: random_params(config, spec.initializer_range, seed), tokenizer, score: None })
 }
 
 /// A new model from a Hugging Face folder that has `config.json` and `tokenizer.json`; weights in it are not read.
@@ -75,7 +75,7 @@ pub fn random(spec: &RandomModel, seed: u64) -> Result<LoadedModel> {
 /// As [`load`](crate::load()).
 pub fn random_from_config(folder: &Path, seed: u64) -> Result<LoadedModel> {
     let (config, tokenizer) = hf::read_without_weights(folder)?;
-    Ok(LoadedModel { params: random_params(config.model, config.initializer_range, seed), tokenizer })
+    Ok(LoadedModel { params: random_params(config.model, config.initializer_range, seed), tokenizer, score: None })
 }
 
 /// Random weights for a configuration; `std` is the standard deviation of the embedding and the matrices.

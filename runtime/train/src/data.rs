@@ -188,6 +188,16 @@ impl Sampler {
         let order = Stream::new(self.seed, "shuffle", &[self.stage, epoch]).permutation(self.rows);
         order[position * self.per_step..(position + 1) * self.per_step].to_vec()
     }
+
+    /// Up to `count` rows beyond those of batch `index`: the epoch's order goes on behind the batch and then from its start, `skip` rows
+    /// further on. Never a row of the batch, and none twice; fewer where the epoch has no more.
+    pub fn further(&self, index: u64, skip: usize, count: usize) -> Vec<usize> {
+        let per_epoch = (self.rows / self.per_step) as u64;
+        let (epoch, position) = (index / per_epoch, (index % per_epoch) as usize);
+        let order = Stream::new(self.seed, "shuffle", &[self.stage, epoch]).permutation(self.rows);
+        let behind = order.iter().cycle().skip((position + 1) * self.per_step).take(self.rows - self.per_step);
+        behind.skip(skip).take(count).copied().collect()
+    }
 }
 
 #[cfg(test)]
@@ -261,5 +271,18 @@ mod tests {
         assert_ne!(sampler.batch(0), Sampler::new(6, 0, 11, 3).unwrap().batch(0));
         assert_eq!(sampler.batch(4), sampler.clone().batch(4));
         assert!(Sampler::new(5, 0, 2, 3).is_none());
+    }
+
+    #[test]
+    fn further_rows_go_on_in_the_epoch_s_order_and_are_never_of_the_batch() {
+        let sampler = Sampler::new(5, 0, 11, 3).unwrap();
+        assert_eq!(sampler.further(0, 0, 3), sampler.batch(1));
+        assert_eq!(sampler.further(0, 3, 3), sampler.batch(2));
+        for index in [0, 2, 4] {
+            let all: Vec<usize> = [sampler.batch(index), sampler.further(index, 0, 100)].concat();
+            assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 11);
+            assert_eq!(sampler.further(index, 5, 2), all[8..10]);
+        }
+        assert!(sampler.further(0, 8, 4).is_empty());
     }
 }

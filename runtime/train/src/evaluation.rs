@@ -2,16 +2,17 @@
 
 use std::time::Instant;
 
-use plumb_core::Outcome;
 use plumb_core::recipe::{Eval, Stage};
 use plumb_core::rollout::{Group, SamplingParams};
 use plumb_core::seed::Stream;
+use plumb_core::{Outcome, Pending};
 
 use crate::error::Result;
-use crate::pipeline::checked_rewards;
+use crate::models::Served;
+use crate::pipeline::StepModels;
 use crate::pipeline::rows::{RowRef, batch, row_id};
+use crate::pipeline::scoring::checked_rewards;
 use crate::plugins::StagePlugins;
-use crate::policy::Policy;
 use crate::run::{MetricSet, OutcomeRecord, Record};
 use crate::stage::StageData;
 
@@ -66,7 +67,7 @@ impl Evaluated {
 /// # Panics
 /// When the stage's evaluation plugin was not loaded.
 pub fn evaluate(
-    policy: &mut Policy,
+    models: &mut Served<'_>,
     stage: &Stage,
     eval: &Eval,
     data: &StageData,
@@ -88,13 +89,20 @@ pub fn evaluate(
         let completion = &group.completions[0];
         tokens += completion.tokens.len();
         let row = RowRef { id: row_id(step, place, 0, true), place, example: &data.eval[place], completion };
-        answers[place] = Some(reward.submit(batch(step, &stage.name, &data.columns, &[row])));
+        let batch = batch(step, &stage.name, &data.columns, &[row]);
+        // Models are busy with the other completions until all are there.
+        answers[place] = Some(if reward.asks_models() { Err(batch) } else { Ok(reward.submit(batch)) });
     };
     let stream = |prompt, completion| Stream::new(seed, "eval", &[prompt, completion]);
-    policy.generate(&prompts, 1, &sampling, stage.rollout.max_batch, &stream, &mut on_group)?;
+    models.set.policy.generate(&prompts, 1, &sampling, stage.rollout.max_batch, &stream, &mut on_group)?;
+    let wait = || {
+        let submitted: Vec<_> =
+            answers.into_iter().flatten().map(|answer| answer.unwrap_or_else(|batch| reward.submit(batch))).collect();
+        submitted.into_iter().map(Pending::wait).collect::<Vec<_>>()
+    };
+    let answers = if reward.asks_models() { models.while_served(|_| wait()) } else { wait() };
     let mut outcomes = Vec::with_capacity(prompts.len());
     for answer in answers {
-        let answer = answer.expect("the rollout engine answers every prompt").wait();
         outcomes.extend(checked_rewards(answer, 1, &**reward, step)?.outcomes);
     }
     let successes = outcomes.iter().filter(|outcome| outcome.value().is_some_and(|value| value >= eval.success_at)).count();

@@ -2,6 +2,7 @@
 //! is not known here.
 //!
 //! Reading order: [`trainer`] (the loop), [`objective`] (what a step learns from), [`pipeline`] (from completions to advantages),
+//! [`models`] (whom plugins may ask),
 //! [`advantage`], [`kl`] and [`loss`] (the formulas), [`run`] (what a run leaves behind).
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,7 @@ pub mod data;
 pub mod evaluation;
 pub mod kl;
 pub mod loss;
+pub mod models;
 pub mod objective;
 pub mod optimizer;
 pub mod pack;
@@ -26,5 +28,6 @@ pub mod stage;
 pub mod trainer;
 
 pub use error::{Error, Result};
+pub use models::ModelServer;
 pub use plugins::{LoadError, PluginFactory};
 pub use trainer::{Observer, Summary, TrainRequest, train};

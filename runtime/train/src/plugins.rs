@@ -95,7 +95,12 @@ pub struct JudgeSlot {
     pub weights: Weight,
     /// What a missing verdict means.
     pub on_fault: FaultPolicy,
+    /// Most tokens that models read and write for it in a step, by row of the step.
+    pub tokens_per_row: u64,
 }
+
+/// Tokens per row that a judge has without `grants.tokens_per_row`.
+pub const TOKENS_PER_ROW: u64 = 4096;
 
 /// A shaper in the chain.
 pub struct ShaperSlot {
@@ -161,7 +166,9 @@ impl StagePlugins {
             plugins.note(loaded.id(), plugin, factory);
             let name = plugins.new_name(stage, "judges", loaded.id())?;
             let weights = course(stage, &name, *weight, weight_schedule)?;
-            plugins.judges.push(JudgeSlot { name, plugin: loaded, weight: weights.at(1), weights, on_fault: *on_fault });
+            let tokens_per_row = plugin.grants.tokens_per_row.unwrap_or(TOKENS_PER_ROW);
+            let (weight, on_fault) = (weights.at(1), *on_fault);
+            plugins.judges.push(JudgeSlot { name, plugin: loaded, weight, weights, on_fault, tokens_per_row });
         }
         for ShaperUse { plugin, shapes, on_failure } in &stage.shapers {
             let loaded = factory.shaper(plugin).map_err(failed(PluginKind::Shaper, plugin))?;

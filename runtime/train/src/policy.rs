@@ -1,11 +1,11 @@
-//! The policy: its weights, the engine that trains them and the engine that samples from them.
+//! A model: its weights, the engine that reads and trains them and the engine that samples from them.
 
 use plumb_core::recipe::EngineKind;
 use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
 use plumb_model::engine::candle::CandleEngine;
 use plumb_model::engine::native::NativeEngine;
-use plumb_model::engine::{Engine, LeafGrads, Leaves};
+use plumb_model::engine::{Engine, LeafGrads, Leaves, Packed};
 use plumb_model::params::Params;
 use plumb_model::rollout::{RolloutEngine, RolloutStats};
 use plumb_model::{LoadedModel, Tokenizer};
@@ -16,13 +16,16 @@ use crate::loss::grpo::TokenStats;
 use crate::objective::Objective;
 use crate::pack::{self, LossRow};
 
-/// A model that is trained.
+/// A model with its engines: the one that is trained, its reference, and every other that may be asked.
 pub struct Policy {
     /// Its weights. Whoever changes them calls [`Policy::weights_changed`].
     pub params: Params,
     /// Texts to ids and back.
     pub tokenizer: Tokenizer,
+    kind: EngineKind,
     engine: Box<dyn Engine>,
+    /// Counts changes of the weights.
+    generation: u64,
     /// The sampling engine and its batch size; made when first needed.
     sampler: Option<(usize, RolloutEngine)>,
     sampler_is_stale: bool,
@@ -31,17 +34,31 @@ pub struct Policy {
 impl Policy {
     /// A policy evaluated by the engine of that kind.
     pub fn new(model: LoadedModel, engine: EngineKind) -> Self {
-        let LoadedModel { params, tokenizer } = model;
-        let engine: Box<dyn Engine> = match engine {
+        let LoadedModel { params, tokenizer, .. } = model;
+        let kind = engine;
+        let engine: Box<dyn Engine> = match kind {
             EngineKind::Native => Box::new(NativeEngine::new(&params.config)),
             EngineKind::Candle => Box::new(CandleEngine::new(&params.config)),
         };
-        Policy { params, tokenizer, engine, sampler: None, sampler_is_stale: false }
+        Policy { params, tokenizer, kind, engine, generation: 0, sampler: None, sampler_is_stale: false }
+    }
+
+    /// A model of its own with the same weights and tokenizer.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let model = LoadedModel { params: self.params.clone(), tokenizer: self.tokenizer.clone(), score: None };
+        Policy::new(model, self.kind)
     }
 
     /// Tells that the weights are others now, so that the sampling engine repacks them before it is used again.
     pub fn weights_changed(&mut self) {
         self.sampler_is_stale = true;
+        self.generation += 1;
+    }
+
+    /// Another number after each [`Policy::weights_changed`].
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Samples `num_generations` completions of each prompt, at most `max_batch` sequences at once; groups are handed over as
@@ -69,13 +86,12 @@ impl Policy {
         Ok(sampler.generate(&self.tokenizer, prompts, num_generations, sampling, stream, on_group)?)
     }
 
-    /// Log-probabilities of the rows' completions, one list per row, under the policy or under `other` weights.
-    pub fn logprobs(&mut self, other: Option<&Params>, rows: &[LossRow], temperature: f32) -> Result<Vec<Vec<f32>>> {
-        let params = other.unwrap_or(&self.params);
+    /// Log-probabilities of the rows' completions, one list per row.
+    pub fn logprobs(&mut self, rows: &[LossRow], temperature: f32) -> Result<Vec<Vec<f32>>> {
         let mut all = Vec::with_capacity(rows.len());
         for range in pack::micro_batches(rows) {
             let (packed, targets) = pack::pack(&rows[range.clone()]);
-            let leaves = self.engine.evaluate(params, &packed, &targets, temperature)?;
+            let leaves = self.engine.evaluate(&self.params, &packed, &targets, temperature)?;
             let mut rest = leaves.logprobs.as_slice();
             for row in &rows[range] {
                 let (of_row, after) = rest.split_at(row.completion.len());
@@ -84,6 +100,13 @@ impl Policy {
             }
         }
         Ok(all)
+    }
+
+    /// Last hidden states of a sequence after the final norm, `[tokens, d]`.
+    pub fn hidden(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let mut packed = Packed::default();
+        packed.push(tokens, None);
+        Ok(self.engine.hidden(&self.params, &packed)?)
     }
 
     /// Loss over `rows`, whose gradient by the weights is added to `grads`. Micro-batches never cross the ends of `parts`.

@@ -94,6 +94,16 @@ impl StageData {
     }
 }
 
+impl StageData {
+    /// Leaves out training rows, given as ascending indices.
+    pub fn leave_out(&mut self, dropped: &[usize]) {
+        let mut kept = (0..self.examples.len()).map(|row| dropped.binary_search(&row).is_err());
+        self.examples.retain(|_| kept.next().unwrap_or(true));
+        let mut kept = (0..self.completions.len()).map(|row| dropped.binary_search(&row).is_err());
+        self.completions.retain(|_| kept.next().unwrap_or(true));
+    }
+}
+
 /// What to tell of evaluations whose prompts some stage trains on, be it another one: their accuracy is no held-out one.
 pub fn leaks(stages: &[Stage], data: &[StageData]) -> Vec<String> {
     let trained: Vec<BTreeSet<&str>> =

@@ -9,19 +9,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use plumb_core::recipe::{Algorithm, Recipe, Stage};
+use plumb_core::recipe::{Algorithm, FilterScope, Recipe, Stage};
 use plumb_kernels::cpu::global_norm::global_norm;
 use plumb_model::LoadedModel;
-use plumb_model::params::Params;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Sampler, digests};
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluated, evaluate};
+use crate::models::{ModelServer, ModelSet, ModelStore, Served};
 use crate::objective::grpo::Grpo;
 use crate::objective::sft::Sft;
 use crate::objective::{Lesson, Objective};
 use crate::optimizer::{AdamW, clip_scale};
+use crate::pipeline::dataset;
 use crate::plugins::{PluginFactory, StagePlugins};
 use crate::policy::Policy;
 use crate::run::{Checkpoint, CheckpointParts, Inputs, MetricSet, Progress, Record, RunDir};
@@ -39,6 +40,8 @@ pub struct TrainRequest {
     pub run_dir: PathBuf,
     /// Whether to go on with the run that lies there.
     pub resume: bool,
+    /// Where plugins ask models; the plugin host hands it to guests.
+    pub models: Arc<ModelServer>,
     /// Set from outside (Ctrl-C) to stop after the current step, with a checkpoint.
     pub interrupt: Arc<AtomicBool>,
 }
@@ -90,8 +93,9 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
     let resumed = request.resume.then(resume).transpose()?;
     let checkpoint = resumed.as_ref().and_then(|(_, checkpoint)| checkpoint.as_ref());
     let policy = Policy::new(load_model(request, checkpoint)?, recipe.engine);
+    let store = ModelStore::load(recipe, &request.recipe_dir)?;
     let read = |stage| StageData::read(stage, &request.recipe_dir, recipe.seed, &policy.tokenizer, &policy.params.config);
-    let data = recipe.stages.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let mut data = recipe.stages.iter().map(read).collect::<Result<Vec<_>>>()?;
     let samplers = recipe.stages.iter().zip(&data).enumerate().map(|(i, (stage, data))| sampler(recipe.seed, i, stage, data));
     let samplers = samplers.collect::<Result<Vec<_>>>()?;
 
@@ -109,6 +113,7 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
         dir,
         optimizer: AdamW::new(&policy.params.layout),
         policy,
+        store,
         counters: serde_json::from_value(progress.trainer.clone()).unwrap_or_default(),
         step: progress.step,
         saved: checkpoint.as_ref().map(|checkpoint| checkpoint.progress.step),
@@ -121,7 +126,7 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
         if progress.stage_step == stage.max_steps && from.is_some() {
             continue;
         }
-        run.stage(index, &data[index], samplers[index].clone(), &mut plugins[index], from)?;
+        run.stage(index, &mut data[index], samplers[index].clone(), &mut plugins[index], from)?;
     }
     let (model, tokenizer) = (&run.policy.params, &run.policy.tokenizer);
     let model = run.dir.save_model(|folder| plumb_model::save(folder, model, tokenizer).map_err(Into::into))?;
@@ -143,10 +148,12 @@ fn check(recipe: &Recipe) -> Result<()> {
         if grpo && stage.rewards.is_empty() && stage.judges.is_empty() {
             return wrong(key("rewards"), "grpo learns from rewards and judges, and there is none");
         }
-        let has_plugins =
-            !(stage.rewards.is_empty() && stage.judges.is_empty() && stage.shapers.is_empty() && stage.filters.is_empty());
-        if !grpo && has_plugins {
-            return wrong(key("rewards"), "sft has no use for rewards, judges, shapers or filters");
+        let judges_completions = !(stage.rewards.is_empty() && stage.judges.is_empty() && stage.shapers.is_empty());
+        if !grpo && judges_completions {
+            return wrong(key("rewards"), "sft has no use for rewards, judges or shapers");
+        }
+        if !grpo && stage.filters.iter().any(|filter| filter.scope == FilterScope::Step) {
+            return wrong(key("filters"), "sft samples no completions; a filter of its data has `scope = \"dataset\"`");
         }
         if grpo && !(1..=4096).contains(&stage.rollout.num_generations) {
             return wrong(key("rollout.num_generations"), "must be between 1 and 4096");
@@ -209,12 +216,17 @@ struct Counters {
     num_tokens: u64,
     /// Updates of the stage's optimizer.
     optimizer_steps: u64,
+    /// Rows that filters took out of the stage's data before its first step, as ascending indices.
+    #[serde(default)]
+    left_out: Vec<usize>,
 }
 
 struct Run<'a> {
     request: &'a TrainRequest,
     dir: RunDir,
     policy: Policy,
+    /// All other models.
+    store: ModelStore,
     optimizer: AdamW,
     counters: Counters,
     /// Optimizer steps of the run that are done.
@@ -231,8 +243,8 @@ impl Run<'_> {
     fn stage(
         &mut self,
         index: usize,
-        data: &StageData,
-        sampler: Sampler,
+        data: &mut StageData,
+        mut sampler: Sampler,
         plugins: &mut StagePlugins,
         from: Option<&Checkpoint>,
     ) -> Result<()> {
@@ -240,19 +252,27 @@ impl Run<'_> {
         let done = from.map_or(0, |checkpoint| checkpoint.progress.stage_step);
         self.observer.stage(stage, done);
         let needs_reference = stage.algorithm == Algorithm::Grpo && (stage.grpo.beta != 0.0 || stage.grpo.log_kl);
-        let mut reference = needs_reference.then(|| self.policy.params.clone());
+        self.store.begin_stage(&self.policy, stage, needs_reference);
         self.optimizer = AdamW::new(&self.policy.params.layout);
         if let Some(checkpoint) = from {
-            self.restore(checkpoint, plugins, reference.as_mut())?;
+            self.restore(checkpoint, plugins)?;
         } else {
             self.counters.optimizer_steps = 0;
             self.dir.record(&Record::Plugins { stage: stage.name.clone(), plugins: plugins.generations.clone() })?;
+            self.counters.left_out = self.choose_data(stage, data, plugins)?;
         }
+        if !self.counters.left_out.is_empty() {
+            data.leave_out(&self.counters.left_out);
+            sampler = self::sampler(self.request.recipe.seed, index, stage, data)?;
+        }
+        let data = &*data;
         let mut objective: Box<dyn Objective> = match stage.algorithm {
             Algorithm::Sft => {
                 Box::new(Sft { stage: &stage.name, data, sampler, parts: stage.optimizer.gradient_accumulation_steps })
             }
-            Algorithm::Grpo => Box::new(Grpo { seed: self.request.recipe.seed, stage, data, sampler, reference }),
+            Algorithm::Grpo => {
+                Box::new(Grpo { seed: self.request.recipe.seed, stage, data, sampler, with_reference: needs_reference })
+            }
         };
         if done == 0 && stage.eval.is_some() {
             let mut metrics = MetricSet::new(&stage.name, self.step);
@@ -281,15 +301,16 @@ impl Run<'_> {
                 // Taken now: what a step that fails tells a plugin is not part of the step before.
                 let states = plugins.save(self.step)?;
                 if self.request.interrupt.load(Ordering::Relaxed) {
-                    self.save(index, stage_step, objective, &states)?;
+                    self.save(index, stage_step, &states)?;
                     return Err(Error::Interrupted { step: self.step, checkpoint: self.saved });
                 }
                 plugins.set_weights(stage_step + 1);
-                lesson = match objective.prepare(&mut self.policy, plugins, stage_step / per_batch, self.step + 1) {
+                let (batch, next) = (stage_step / per_batch, self.step + 1);
+                lesson = match objective.prepare(&mut self.served(objective.temperature()), plugins, batch, next) {
                     Ok(lesson) => lesson,
                     Err(error) => {
                         // The weights are still those after the last step, so this is a step boundary to go on from.
-                        if let Err(second) = self.save(index, stage_step, objective, &states) {
+                        if let Err(second) = self.save(index, stage_step, &states) {
                             self.observer.message(&format!("no checkpoint could be written: {second}"));
                         }
                         return Err(error);
@@ -305,7 +326,10 @@ impl Run<'_> {
             if let Some(table) = lesson.table.take() {
                 lesson.record.completions_sha256 = Some(self.dir.log_completions(self.step, &table)?);
             }
+            self.dir.log_pairs(self.step, &std::mem::take(&mut lesson.pairs))?;
+            self.record_answers()?;
             self.dir.record(&Record::Step(lesson.record.clone()))?;
+            self.store.end_step(&self.policy, stage_step + 1);
             if fresh {
                 self.counters.num_tokens += lesson.tokens;
                 for message in &lesson.messages {
@@ -315,6 +339,7 @@ impl Run<'_> {
                 }
                 // Later steps over the same completions record what they add, not the completions again.
                 lesson.record.completions.clear();
+                lesson.record.pairs.clear();
                 lesson.record.completions_sha256 = None;
             }
             metrics.set("num_tokens", self.counters.num_tokens as f64);
@@ -344,7 +369,7 @@ impl Run<'_> {
             let due_since_batch =
                 save_steps > 0 && (stage_step + 1) / save_steps > (stage_step + 1 - per_batch.min(stage_step + 1)) / save_steps;
             if last || (between_batches && due_since_batch) {
-                self.save(index, stage_step + 1, objective, &plugins.save(self.step)?)?;
+                self.save(index, stage_step + 1, &plugins.save(self.step)?)?;
             }
         }
         Ok(())
@@ -388,12 +413,52 @@ impl Run<'_> {
 
     fn evaluate(&mut self, stage: &Stage, data: &StageData, plugins: &StagePlugins, metrics: &mut MetricSet) -> Result<()> {
         let eval = stage.eval.as_ref().expect("asked only of stages with an evaluation");
-        let result = evaluate(&mut self.policy, stage, eval, data, plugins, self.request.recipe.seed, self.step)?;
+        let (seed, step) = (self.request.recipe.seed, self.step);
+        let result = evaluate(&mut self.served(1.0), stage, eval, data, plugins, seed, step)?;
         result.report(metrics);
         plugins.end_evaluation().into_iter().for_each(|(name, value)| metrics.set(name, value));
+        self.record_answers()?;
         self.dir.record(&result.record(&stage.name, self.step))?;
         self.evaluations.push((stage.name.clone(), self.step, result));
         Ok(())
+    }
+
+    /// The run's models, for plugins to ask. `temperature` is that of sampled completions.
+    fn served(&mut self, temperature: f32) -> Served<'_> {
+        let set = ModelSet { policy: &mut self.policy, store: &mut self.store };
+        Served { server: &self.request.models, set, temperature }
+    }
+
+    /// Writes down what models answered since the last time, before the record of what was made of it.
+    fn record_answers(&mut self) -> Result<()> {
+        let answers = self.request.models.take_answers();
+        if !answers.is_empty() {
+            self.dir.record(&Record::Answers { step: self.step, answers })?;
+        }
+        Ok(())
+    }
+
+    /// Lets the stage's dataset filters choose; returns the rows that leave its data.
+    fn choose_data(&mut self, stage: &Stage, data: &StageData, plugins: &StagePlugins) -> Result<Vec<usize>> {
+        let tokenizer = self.policy.tokenizer.clone();
+        let choices = dataset::choose(&stage.name, data, &tokenizer, plugins, &mut self.served(1.0))?;
+        self.record_answers()?;
+        let mut metrics = MetricSet::new(&stage.name, self.step);
+        for choice in &choices {
+            let (filter, rows, left) = (&choice.filter, choice.rows, choice.rows - choice.dropped.len());
+            let dropped = choice.dropped.iter().map(|&row| data.examples[row].prompt.id).collect();
+            let stage = stage.name.clone();
+            self.dir.record(&Record::Dataset { stage, filter: filter.clone(), rows: rows as u64, dropped })?;
+            metrics.set(format!("dataset/{filter}/rows"), rows as f64);
+            metrics.set(format!("dataset/{filter}/kept"), left as f64);
+            self.observer.message(&format!("filter `{filter}` keeps {left} of {rows} rows of the data"));
+        }
+        if !choices.is_empty() {
+            self.log(&metrics)?;
+        }
+        let mut dropped: Vec<usize> = choices.into_iter().flat_map(|choice| choice.dropped).collect();
+        dropped.sort_unstable();
+        Ok(dropped)
     }
 
     fn log(&mut self, metrics: &MetricSet) -> Result<()> {
@@ -403,14 +468,15 @@ impl Run<'_> {
     }
 
     /// Writes a checkpoint, unless there is one of this step; before the first step of a stage there is nothing new to keep.
-    fn save(&mut self, stage: usize, stage_step: u64, objective: &dyn Objective, states: &[(String, Vec<u8>)]) -> Result<()> {
+    fn save(&mut self, stage: usize, stage_step: u64, states: &[(String, Vec<u8>)]) -> Result<()> {
         if stage_step == 0 || self.saved == Some(self.step) {
             return Ok(());
         }
         let (params, tokenizer) = (&self.policy.params, &self.policy.tokenizer);
         let mut vectors =
             vec![("exp_avg", self.optimizer.exp_avg.as_slice()), ("exp_avg_sq", self.optimizer.exp_avg_sq.as_slice())];
-        vectors.extend(objective.vectors());
+        let of_models = self.store.vectors();
+        vectors.extend(of_models.iter().map(|(name, values)| (name.as_str(), *values)));
         let parts = CheckpointParts {
             model: &|folder| plumb_model::save(folder, params, tokenizer).map_err(Into::into),
             optimizer: &vectors,
@@ -429,23 +495,21 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn restore(&mut self, checkpoint: &Checkpoint, plugins: &StagePlugins, reference: Option<&mut Params>) -> Result<()> {
+    fn restore(&mut self, checkpoint: &Checkpoint, plugins: &StagePlugins) -> Result<()> {
         let mut vectors = checkpoint.optimizer()?;
         let mut take = |name: &str, into: &mut Vec<f32>| match vectors.remove(name) {
             Some(vector) if vector.len() == into.len() => {
                 *into = vector;
                 Ok(())
             }
-            found => Err(crate::run::Error::Malformed {
+            found => Err(Error::Run(crate::run::Error::Malformed {
                 path: checkpoint.path.clone(),
                 reason: format!("`{name}` has {} numbers, expected {}", found.map_or(0, |found| found.len()), into.len()),
-            }),
+            })),
         };
         take("exp_avg", &mut self.optimizer.exp_avg)?;
         take("exp_avg_sq", &mut self.optimizer.exp_avg_sq)?;
-        if let Some(reference) = reference {
-            take("reference", &mut reference.data)?;
-        }
+        self.store.restore(&mut take)?;
         self.optimizer.steps = self.counters.optimizer_steps;
         plugins.restore(checkpoint.progress.step, |key| Ok(checkpoint.plugin(key)?))
     }

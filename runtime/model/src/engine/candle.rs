@@ -92,7 +92,7 @@ impl CandleEngine {
     }
 
     /// Last hidden states after the final norm, `[N, d]`.
-    fn hidden(&self, weights: &Weights, packed: &Packed) -> Result<Tensor> {
+    fn last_hidden(&self, weights: &Weights, packed: &Packed) -> Result<Tensor> {
         let config = &self.config;
         for (segment, run) in packed.segments.iter().enumerate() {
             let length = packed.offset(segment) + run.len;
@@ -223,14 +223,19 @@ fn all_leaves(hidden: &Tensor, weights: &Weights, targets: &[Target], temperatur
 impl Engine for CandleEngine {
     fn evaluate(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> Result<Leaves> {
         let weights = Weights::new(params)?;
-        let hidden = self.hidden(&weights, packed)?;
+        let hidden = self.last_hidden(&weights, packed)?;
         all_leaves(&hidden, &weights, targets, f64::from(temperature))
+    }
+
+    fn hidden(&mut self, params: &Params, packed: &Packed) -> Result<Vec<f32>> {
+        let hidden = self.last_hidden(&Weights::new(params)?, packed)?;
+        Ok(hidden.detach().flatten_all()?.to_vec1::<f32>()?)
     }
 
     fn forward(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> Result<Leaves> {
         self.pending = None;
         let weights = Weights::new(params)?;
-        let hidden = self.hidden(&weights, packed)?;
+        let hidden = self.last_hidden(&weights, packed)?;
         let temperature = f64::from(temperature);
         let leaves = all_leaves(&hidden, &weights, targets, temperature)?;
         self.pending = Some(Pending { weights, hidden, targets: targets.to_vec(), temperature });

@@ -83,7 +83,10 @@ pub trait Engine: Send {
     /// Log-probabilities and entropies of the targets; nothing is kept.
     fn evaluate(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> crate::Result<Leaves>;
 
-    /// The same numbers, and keeps what [`Engine::backward`] needs.
+    /// Last hidden states of all tokens, after the final norm, `[N, d]` in the order of [`Packed::tokens`]; nothing is kept.
+    fn hidden(&mut self, params: &Params, packed: &Packed) -> crate::Result<Vec<f32>>;
+
+    /// The same numbers as [`Engine::evaluate`], and keeps what [`Engine::backward`] needs.
     fn forward(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> crate::Result<Leaves>;
 
     /// Adds the gradient by all weights to `grads`, `[params.layout.len()]`, for the last [`Engine::forward`].

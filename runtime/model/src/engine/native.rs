@@ -84,6 +84,11 @@ impl Engine for NativeEngine {
         leaves(&plan, &answer)
     }
 
+    fn hidden(&mut self, params: &Params, packed: &Packed) -> Result<Vec<f32>> {
+        let plan = self.prepare(params, packed, &[], 1.0)?;
+        Ok(forward::hidden(&self.model, params, &plan, &mut self.passing, &mut self.scratch))
+    }
+
     fn forward(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> Result<Leaves> {
         self.last = None;
         let plan = self.prepare(params, packed, targets, temperature)?;

@@ -39,7 +39,7 @@ pub(crate) fn load(path: &Path) -> Result<LoadedModel> {
         let values = read_tensor(&content, &mut reader, &ggml_name(&spec.name), &spec.shape, path)?;
         store(&params.config, spec, &values, &mut params.data[spec.range.clone()]);
     }
-    Ok(LoadedModel { params, tokenizer })
+    Ok(LoadedModel { params, tokenizer, score: None })
 }
 
 /// ggml's name of a tensor that Hugging Face calls `name`.

@@ -14,6 +14,8 @@ pub(crate) struct FolderConfig {
     pub model: ModelConfig,
     /// Standard deviation of new weights.
     pub initializer_range: f64,
+    /// Names of the scores of a sequence-classification model.
+    pub labels: Option<Vec<String>>,
 }
 
 /// Fields of one JSON object, with errors that name the file and the field.
@@ -72,7 +74,7 @@ impl<'a> Fields<'a> {
 /// or make no sense.
 pub(crate) fn from_json(object: &Map<String, Value>, path: &Path) -> Result<FolderConfig> {
     let fields = Fields { object, path };
-    let architecture = architecture(&fields)?;
+    let (architecture, classifies) = architecture(&fields)?;
     if let Some(activation) = fields.get("hidden_act").filter(|activation| *activation != "silu") {
         return Err(fields.unsupported(format!("`hidden_act` is {activation}, supported is \"silu\"")));
     }
@@ -115,7 +117,8 @@ pub(crate) fn from_json(object: &Map<String, Value>, path: &Path) -> Result<Fold
         rope_theta,
         rope_scaling,
         max_position_embeddings: window.map_or(context, |window| window.min(context)),
-        tie_word_embeddings: fields.flag("tie_word_embeddings")?,
+        // A classifier has no language head at all.
+        tie_word_embeddings: classifies || fields.flag("tie_word_embeddings")?,
         qkv_bias: match architecture {
             Architecture::Llama | Architecture::Qwen3 => attention_bias,
             Architecture::Mistral => false,
@@ -128,7 +131,17 @@ pub(crate) fn from_json(object: &Map<String, Value>, path: &Path) -> Result<Fold
         pad_token_id: token_ids(object, "pad_token_id", path)?.first().copied(),
     };
     check(&model).map_err(|reason| malformed(path, reason))?;
-    Ok(FolderConfig { model, initializer_range: fields.number("initializer_range")?.unwrap_or(0.02) })
+    let labels = classifies.then(|| labels(&fields)).transpose()?;
+    Ok(FolderConfig { model, initializer_range: fields.number("initializer_range")?.unwrap_or(0.02), labels })
+}
+
+/// Names of a classifier's scores: `id2label` in the order of its numbers; two by default, as in transformers.
+fn labels(fields: &Fields) -> Result<Vec<String>> {
+    let Some(value) = fields.get("id2label") else { return Ok(vec!["LABEL_0".into(), "LABEL_1".into()]) };
+    let bad = || fields.bad("id2label", "an object from 0, 1, ... to names");
+    let named = value.as_object().filter(|named| !named.is_empty()).ok_or_else(bad)?;
+    let label = |id: usize| named.get(&id.to_string()).and_then(Value::as_str).map(str::to_owned).ok_or_else(bad);
+    (0..named.len()).map(label).collect()
 }
 
 /// What no single field can say.
@@ -159,20 +172,27 @@ pub(crate) fn check(model: &ModelConfig) -> std::result::Result<(), String> {
     Ok(())
 }
 
-fn architecture(fields: &Fields) -> Result<Architecture> {
-    const SUPPORTED: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM";
+/// Which member of the family, and whether it is the classifier made of it.
+fn architecture(fields: &Fields) -> Result<(Architecture, bool)> {
+    const SUPPORTED: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, and the same with \
+                             ForSequenceClassification";
+    const CLASSIFIER: &str = "ForSequenceClassification";
     let Some(names) = fields.get("architectures") else {
         return match fields.get("model_type").and_then(Value::as_str) {
-            Some("llama") => Ok(Architecture::Llama),
-            Some("mistral") => Ok(Architecture::Mistral),
-            Some("qwen2") => Ok(Architecture::Qwen2),
-            Some("qwen3") => Ok(Architecture::Qwen3),
+            Some("llama") => Ok((Architecture::Llama, false)),
+            Some("mistral") => Ok((Architecture::Mistral, false)),
+            Some("qwen2") => Ok((Architecture::Qwen2, false)),
+            Some("qwen3") => Ok((Architecture::Qwen3, false)),
             other => Err(fields
                 .unsupported(format!("it has no `architectures` and its `model_type` is {other:?}; supported are {SUPPORTED}"))),
         };
     };
-    let known = names.get(0).and_then(|name| serde_json::from_value(name.clone()).ok());
-    known.ok_or_else(|| fields.unsupported(format!("architecture {names}; supported are {SUPPORTED}")))
+    let name = names.get(0).and_then(Value::as_str).unwrap_or_default();
+    let classifies = name.ends_with(CLASSIFIER);
+    let known = serde_json::from_value(name.replace(CLASSIFIER, "ForCausalLM").into()).ok();
+    known
+        .map(|architecture| (architecture, classifies))
+        .ok_or_else(|| fields.unsupported(format!("architecture {names}; supported are {SUPPORTED}")))
 }
 
 /// The base and the scaling of rotary frequencies: top-level fields, or since transformers 5 the object `rope_parameters`.

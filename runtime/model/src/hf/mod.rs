@@ -1,5 +1,6 @@
 //! Hugging Face folders: `config.json`, `model.safetensors` (sharded too), `tokenizer.json`, the chat template.
 
+mod adapter;
 mod config;
 mod weights;
 
@@ -7,16 +8,19 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::load::LoadedModel;
+use crate::load::{LoadedModel, ScoreHead};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
+pub use adapter::merge_adapter;
 pub(crate) use config::{FolderConfig, check, one_or_list, to_json};
 
 /// Reads a folder's configuration, weights and tokenizer.
 pub(crate) fn load(folder: &Path) -> Result<LoadedModel> {
     let (config, tokenizer) = read_without_weights(folder)?;
-    Ok(LoadedModel { params: weights::read(folder, config.model)?, tokenizer })
+    let (params, head) = weights::read(folder, config.model, config.labels.as_ref().map(Vec::len))?;
+    let score = config.labels.zip(head).map(|(labels, weights)| ScoreHead { labels, weights });
+    Ok(LoadedModel { params, tokenizer, score })
 }
 
 /// Reads a folder's configuration and tokenizer.

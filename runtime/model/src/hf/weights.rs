@@ -21,8 +21,11 @@ use crate::{Error, Result};
 /// Headers beyond this are refused before memory is taken for them, as the safetensors library does.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// Reads all weights of a folder.
-pub(super) fn read(folder: &Path, config: ModelConfig) -> Result<Params> {
+/// A classifier's head, `[labels, d]`.
+const SCORE: &str = "score.weight";
+
+/// Reads all weights of a folder, and the head `[labels, d]` of a classifier with so many labels.
+pub(super) fn read(folder: &Path, config: ModelConfig, labels: Option<usize>) -> Result<(Params, Option<Vec<f32>>)> {
     let files = files(folder)?;
     let mut shards = files.iter().map(|path| Shard::open(path)).collect::<Result<Vec<_>>>()?;
     let mut homes = BTreeMap::new();
@@ -30,24 +33,35 @@ pub(super) fn read(folder: &Path, config: ModelConfig) -> Result<Params> {
         homes.extend(shard.header.tensors().into_keys().map(|name| (name, i)));
     }
     let layout = Layout::new(&config);
-    if let Some((name, &i)) = homes.iter().find(|(name, _)| layout.get(name).is_none() && !is_redundant(name)) {
+    let has_place = |name: &str| layout.get(name).is_some() || is_redundant(name) || (labels.is_some() && name == SCORE);
+    if let Some((name, &i)) = homes.iter().find(|(name, _)| !has_place(name)) {
         let reason = format!("tensor `{name}` has no place in a {:?} model with this `config.json`", config.architecture);
         return Err(Error::Unsupported { path: shards[i].path.clone(), reason });
     }
     // All is checked before memory is taken for it: a configuration may ask for any size.
-    for spec in layout.tensors() {
-        let info = homes.get(&spec.name).and_then(|&i| shards[i].header.info(&spec.name));
+    let check = |name: &str, expected: &[usize]| {
+        let info = homes.get(name).and_then(|&i| shards[i].header.info(name));
         let got = info.map_or(&[][..], |info| &info.shape);
-        if got != spec.shape {
-            let path = homes.get(&spec.name).map_or(&files[0], |&i| &shards[i].path).clone();
-            return Err(Error::Shape { path, name: spec.name.clone(), expected: spec.shape.clone(), got: got.to_vec() });
+        if got == expected {
+            return Ok(());
         }
+        let path = homes.get(name).map_or(&files[0], |&i| &shards[i].path).clone();
+        Err(Error::Shape { path, name: name.to_owned(), expected: expected.to_vec(), got: got.to_vec() })
+    };
+    layout.tensors().iter().try_for_each(|spec| check(&spec.name, &spec.shape))?;
+    let mut head = None;
+    if let Some(labels) = labels {
+        check(SCORE, &[labels, config.hidden_size])?;
+        head = Some(vec![0.0; labels * config.hidden_size]);
     }
     let mut params = Params::zeros(config);
     for spec in layout.tensors() {
         shards[homes[&spec.name]].read(&spec.name, &mut params.data[spec.range.clone()])?;
     }
-    Ok(params)
+    if let Some(head) = &mut head {
+        shards[homes[SCORE]].read(SCORE, head)?;
+    }
+    Ok((params, head))
 }
 
 /// Tensors that old exports hold though the model does without them: constants, and the output matrix of tied models.
@@ -78,16 +92,16 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// One safetensors file: 8 bytes of header length, the header in JSON, the tensors' bytes.
-struct Shard {
-    path: PathBuf,
+pub(super) struct Shard {
+    pub path: PathBuf,
     file: File,
-    header: Metadata,
+    pub header: Metadata,
     data_start: u64,
     file_len: u64,
 }
 
 impl Shard {
-    fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { action: "read", path: path.to_owned(), source };
         let mut file = File::open(path).map_err(io)?;
         let file_len = file.metadata().map_err(io)?.len();
@@ -115,7 +129,7 @@ impl Shard {
     }
 
     /// Reads a tensor into `out`, converted to float32.
-    fn read(&mut self, name: &str, out: &mut [f32]) -> Result<()> {
+    pub fn read(&mut self, name: &str, out: &mut [f32]) -> Result<()> {
         let info: &TensorInfo = self.header.info(name).expect("tensors are looked up by the headers' names");
         let width = match info.dtype {
             Dtype::F32 => 4,

@@ -9,15 +9,15 @@ use candle_core::{Device, Tensor};
 
 use crate::error::Result;
 use crate::loss::grpo::TokenStats;
+use crate::models::Served;
 use crate::pack::LossRow;
 use crate::plugins::StagePlugins;
-use crate::policy::Policy;
-use crate::run::{MetricSet, StepRecord, Table};
+use crate::run::{MetricSet, PairLine, StepRecord, Table};
 
 /// What an algorithm brings to the loop.
 pub trait Objective {
     /// Makes the batch number `batch` of the stage (from 0), for step `step` of the run, with the plugins in force.
-    fn prepare(&mut self, policy: &mut Policy, plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson>;
+    fn prepare(&mut self, models: &mut Served<'_>, plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson>;
 
     /// Optimizer steps that each batch serves.
     fn steps_per_batch(&self) -> u64 {
@@ -37,11 +37,6 @@ pub trait Objective {
 
     /// Writes what was counted over an update.
     fn report(&self, stats: &TokenStats, metrics: &mut MetricSet);
-
-    /// Vectors that a checkpoint must hold besides the optimizer's, by name.
-    fn vectors(&self) -> Vec<(&str, &[f32])> {
-        Vec::new()
-    }
 }
 
 /// What one or more optimizer steps learn from.
@@ -60,6 +55,8 @@ pub struct Lesson {
     pub record: StepRecord,
     /// For the folder of completions.
     pub table: Option<Table>,
+    /// Preference pairs that filters made.
+    pub pairs: Vec<PairLine>,
     /// Things to tell the user.
     pub messages: Vec<String>,
 }

@@ -9,9 +9,9 @@ use crate::data::Sampler;
 use crate::error::Result;
 use crate::loss;
 use crate::loss::grpo::TokenStats;
+use crate::models::Served;
 use crate::pack::{LossRow, parts};
 use crate::plugins::StagePlugins;
-use crate::policy::Policy;
 use crate::run::{MetricSet, StepRecord};
 use crate::stage::StageData;
 
@@ -28,7 +28,7 @@ pub struct Sft<'a> {
 }
 
 impl Objective for Sft<'_> {
-    fn prepare(&mut self, _policy: &mut Policy, _plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson> {
+    fn prepare(&mut self, _models: &mut Served<'_>, _plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson> {
         let chosen = self.sampler.batch(batch);
         let lengths: Vec<usize> = chosen.iter().map(|&i| self.data.completions[i].len()).collect();
         let total: usize = lengths.iter().sum();

@@ -1,11 +1,11 @@
-//! From what each reward plugin said to one raw reward a row.
+//! From what each reward plugin and judge said to one raw reward a row.
 
 use plumb_core::Outcome;
 use plumb_core::recipe::FaultPolicy;
 
 use super::rows::StepRows;
 use crate::error::{Error, Result};
-use crate::plugins::RewardSlot;
+use crate::plugins::StagePlugins;
 
 /// Sets `raw` to the weighted sum of the scores, and takes rows without one out of the step as each reward's rule says.
 ///
@@ -14,22 +14,25 @@ use crate::plugins::RewardSlot;
 ///
 /// # Errors
 /// [`Error::FaultAborts`] for the first missing score of a reward whose rule is `abort`.
-pub fn combine(rows: &mut StepRows, rewards: &[RewardSlot]) -> Result<()> {
+pub fn combine(rows: &mut StepRows, plugins: &StagePlugins) -> Result<()> {
+    let rewards = plugins.rewards.iter().map(|reward| (&reward.name, reward.weight, reward.on_fault));
+    let judges = plugins.judges.iter().map(|judge| (&judge.name, judge.weight, judge.on_fault));
+    let sources: Vec<_> = rewards.chain(judges).collect();
     let mut group_faults: Vec<Option<String>> = vec![None; rows.groups.len()];
     let places: Vec<usize> = rows.rows().iter().map(|row| row.place).collect();
     for row in 0..rows.len() {
         let (mut sum, mut complete) = (0.0, true);
-        for (k, reward) in rewards.iter().enumerate() {
+        for (k, &(name, weight, on_fault)) in sources.iter().enumerate() {
             let fault = match &rows.scores[k].outcomes[row] {
                 Outcome::Scored(value) => {
-                    sum += reward.weight * value;
+                    sum += weight * value;
                     continue;
                 }
                 Outcome::Abstained(fault) | Outcome::Failed(fault) => fault.clone(),
             };
-            let reason = || format!("{}: {}", reward.name, fault.code);
-            match reward.on_fault {
-                FaultPolicy::Value(value) => sum += reward.weight * value,
+            let reason = || format!("{name}: {}", fault.code);
+            match on_fault {
+                FaultPolicy::Value(value) => sum += weight * value,
                 FaultPolicy::DropRow => {
                     complete = false;
                     rows.drop_row(row, reason);
@@ -43,7 +46,7 @@ pub fn combine(rows: &mut StepRows, rewards: &[RewardSlot]) -> Result<()> {
                     return Err(Error::FaultAborts {
                         step: rows.step,
                         row_id: rows.rows()[row].id,
-                        plugin: reward.name.clone(),
+                        plugin: name.clone(),
                         code: fault.code,
                         message: fault.message,
                     });

@@ -8,9 +8,11 @@ use plumb_core::Outcome;
 use plumb_core::rollout::{Completion, FinishReason, Group, Prompt};
 use serde_json::{Map, Value};
 
-use super::rows::{Example, RowRef, StepRows, finish, finish_reason};
+use super::filtering::Pair;
+use super::rows::{Example, Judgement, RowRef, Scores, StepRows, finish, finish_reason};
 use crate::data::Row;
-use crate::run::{CompletionRecord, Error, StepRecord, Table, TableColumn};
+use crate::run::ledger::{JudgementRecord, PairRecord, RelabelRecord, SampledRecord, SpanRecord};
+use crate::run::{CompletionRecord, Error, PairLine, StepRecord, Table, TableColumn};
 
 /// Why the loss does not see a row, for each row: it has left the step, or it was cut off and those are masked
 /// (`mask_truncated_completions`). The latter still count in the loss's normalizers, as in TRL.
@@ -21,12 +23,15 @@ pub fn reasons(rows: &StepRows, mask_truncated: bool) -> Vec<Option<String>> {
 }
 
 /// A step's line of the ledger; the loss is not known yet.
-pub fn record(rows: &StepRows, reasons: &[Option<String>]) -> StepRecord {
+pub fn record(rows: &StepRows, reasons: &[Option<String>], pairs: &[Pair]) -> StepRecord {
     let completions = rows.rows().into_iter().enumerate().map(|(i, row)| CompletionRecord {
         prompt: row.place as u32,
         tokens: row.completion.tokens.clone(),
         logprobs: row.completion.logprobs.clone(),
         outcomes: rows.scores.iter().map(|scores| (&scores.outcomes[i]).into()).collect(),
+        judgements: rows.scores.iter().filter_map(|scores| scores.judgement.as_ref().map(|one| judgement(one, i))).collect(),
+        spans: rows.scores.iter().flat_map(|scores| spans(scores, i)).collect(),
+        relabelled: rows.is_relabelled(i).then(|| relabelled(rows, &row, i)),
         raw: rows.raw[i],
         shaped: rows.shaped[i],
         advantage: rows.advantages[i],
@@ -42,12 +47,84 @@ pub fn record(rows: &StepRows, reasons: &[Option<String>]) -> StepRecord {
         prompt_tokens: rows.examples.iter().map(|example| example.prompt.tokens.clone()).collect(),
         completions_sha256: None,
         completions: completions.collect(),
+        places: if rows.places.iter().copied().eq(0..rows.places.len()) {
+            Vec::new()
+        } else {
+            rows.places.iter().map(|&place| place as u32).collect()
+        },
+        pairs: pairs.iter().map(pair).collect(),
         loss: None,
     }
 }
 
+fn judgement(judgement: &Judgement, row: usize) -> JudgementRecord {
+    let entries = |all: &Vec<Vec<f64>>| all[row].iter().map(|x| Some(*x).filter(|x| x.is_finite())).collect();
+    JudgementRecord {
+        matrix: judgement.matrix.as_ref().map(entries),
+        readable: judgement.readable.as_ref().map(|all| all[row].iter().map(|&flag| flag > 0.0).collect()),
+        rationale: judgement.rationales.as_ref().map(|all| all[row].clone()),
+    }
+}
+
+fn spans(scores: &Scores, row: usize) -> impl Iterator<Item = SpanRecord> {
+    scores.spans.iter().filter(move |span| span.row as usize == row).map(|span| SpanRecord {
+        reward: scores.name.clone(),
+        name: span.name.to_string(),
+        in_tokens: span.in_tokens,
+        start: span.start,
+        stop: span.stop,
+        value: span.value,
+    })
+}
+
+fn relabelled(rows: &StepRows, of: &RowRef, row: usize) -> RelabelRecord {
+    let columns = rows.relabels.iter().filter(|(_, texts)| texts.contains_key(&row));
+    let sampled = |sampled: &Completion| SampledRecord {
+        text: sampled.text.clone(),
+        tokens: sampled.tokens.clone(),
+        logprobs: sampled.logprobs.clone(),
+    };
+    RelabelRecord {
+        columns: columns.map(|(name, _)| (name.clone(), of.example.row.text(name).into_owned())).collect(),
+        sampled: rows.sampled.get(&row).map(sampled),
+    }
+}
+
+fn pair(pair: &Pair) -> PairRecord {
+    PairRecord {
+        filter: pair.filter.clone(),
+        chosen: pair.chosen as u32,
+        rejected: pair.rejected as u32,
+        probability: pair.probability,
+        margin: pair.margin,
+        level: pair.level,
+    }
+}
+
+/// Pairs with their texts, for the step's file of pairs.
+pub fn pair_lines(rows: &StepRows, pairs: &[Pair]) -> Vec<PairLine> {
+    let refs = rows.rows();
+    let line = |pair: &Pair| {
+        let (chosen, rejected) = (&refs[pair.chosen], &refs[pair.rejected]);
+        let (prompt, other) = (&chosen.example.prompt_text, &rejected.example.prompt_text);
+        PairLine {
+            prompt: prompt.clone(),
+            chosen: chosen.completion.text.clone(),
+            rejected: rejected.completion.text.clone(),
+            rejected_prompt: (prompt != other).then(|| other.clone()),
+            probability: pair.probability,
+            margin: pair.margin,
+            level: pair.level,
+            chosen_row: chosen.id,
+            rejected_row: rejected.id,
+            filter: pair.filter.clone(),
+        }
+    };
+    pairs.iter().map(line).collect()
+}
+
 /// Columns of the completions file that the run itself has, besides `rewards/...` and `status/...`.
-const OWN_COLUMNS: [&str; 14] = [
+const OWN_COLUMNS: [&str; 15] = [
     "step",
     "row_id",
     "prompt_id",
@@ -62,10 +139,11 @@ const OWN_COLUMNS: [&str; 14] = [
     "weight",
     "kept",
     "reason",
+    "relabelled",
 ];
 
 /// Beginnings of further names of the run's own columns.
-const OWN_PREFIXES: [&str; 2] = ["rewards/", "status/"];
+const OWN_PREFIXES: [&str; 3] = ["rewards/", "status/", "judge/"];
 /// Where the data's columns with such names are, and with names that begin like this.
 const DATA_PREFIX: &str = "data/";
 
@@ -94,7 +172,7 @@ pub fn table(rows: &StepRows, reasons: Vec<Option<String>>) -> Table {
     table.text("prompt", refs.iter().map(|row| row.example.prompt_text.as_str()));
     table.text("completion", refs.iter().map(|row| row.completion.text.as_str()));
     for name in rows.columns {
-        table.text(data_column_name(name), refs.iter().map(|row| row.example.row.text(name)));
+        table.text(data_column_name(name), refs.iter().enumerate().map(|(i, row)| rows.text(i, row, name)));
     }
     table.int("tokens", refs.iter().map(|row| row.completion.tokens.len() as u64));
     table.text("finish", refs.iter().map(|row| finish(row.completion.finish)));
@@ -104,6 +182,9 @@ pub fn table(rows: &StepRows, reasons: Vec<Option<String>>) -> Table {
         for (part, values) in &scores.parts {
             table.float(format!("rewards/{}/{part}", scores.name), values.iter().map(|&value| Some(value)));
         }
+        if let Some(rationales) = scores.judgement.as_ref().and_then(|judgement| judgement.rationales.as_ref()) {
+            table.text(format!("judge/{}/rationale", scores.name), rationales.iter().map(String::as_str));
+        }
     }
     table.float("raw", rows.raw.iter().copied());
     table.float("shaped", rows.shaped.iter().copied());
@@ -111,6 +192,9 @@ pub fn table(rows: &StepRows, reasons: Vec<Option<String>>) -> Table {
     table.float("weight", rows.weights.iter().map(|&weight| Some(weight)));
     table.bool("kept", reasons.iter().map(Option::is_none));
     table.insert("reason", TableColumn::Text(reasons));
+    if (0..rows.len()).any(|row| rows.is_relabelled(row)) {
+        table.bool("relabelled", (0..rows.len()).map(|row| rows.is_relabelled(row)));
+    }
     table
 }
 
@@ -173,10 +257,15 @@ impl RecordedStep {
             let prompt = Prompt { id, tokens: tokens.clone() };
             let completion = |row: usize| {
                 let unknown = || format!("row {row} has the unknown `finish` `{}`", finishes[row]);
+                let CompletionRecord { tokens, logprobs, relabelled, .. } = &record.completions[row];
+                // Plugins saw what was sampled, before a filter replaced it.
+                let sampled = relabelled.as_ref().and_then(|relabelled| relabelled.sampled.as_ref());
+                let (text, tokens, logprobs) = sampled
+                    .map_or((completions[row], tokens, logprobs), |sampled| (&sampled.text, &sampled.tokens, &sampled.logprobs));
                 Ok(Completion {
-                    tokens: record.completions[row].tokens.clone(),
-                    logprobs: record.completions[row].logprobs.clone(),
-                    text: completions[row].to_owned(),
+                    tokens: tokens.clone(),
+                    logprobs: logprobs.clone(),
+                    text: text.to_owned(),
                     finish: finish_reason(finishes[row]).ok_or_else(unknown)?,
                 })
             };
@@ -185,7 +274,10 @@ impl RecordedStep {
                 completions: (start..next).map(completion).collect::<Result<_, String>>()?,
             });
             // A prompt without completions reaches no plugin, so that its texts do not matter.
-            let cells = data.iter().filter(|_| start < next).map(|(name, values)| ((*name).clone(), Value::from(values[start])));
+            let before = |name: &str| record.completions[start].relabelled.as_ref().and_then(|one| one.columns.get(name));
+            let text = |name: &String, values: &[&str]| before(name).map_or_else(|| values[start].to_owned(), String::clone);
+            let cells =
+                data.iter().filter(|_| start < next).map(|(name, values)| ((*name).clone(), Value::from(text(name, values))));
             let row = Row::recorded(cells.collect::<Map<_, _>>(), Arc::clone(&file), start + 1);
             examples.push(Example { row, prompt_text: prompt_texts.get(start).copied().unwrap_or_default().to_owned(), prompt });
         }
@@ -202,7 +294,11 @@ impl RecordedStep {
     /// The step's rows, about which nothing has been said.
     pub fn rows(&self) -> StepRows<'_> {
         let examples = self.examples.iter().collect();
-        StepRows::new(self.record.step, &self.record.stage, &self.columns, examples, self.groups.clone())
+        let mut rows = StepRows::new(self.record.step, &self.record.stage, &self.columns, examples, self.groups.clone());
+        if self.record.places.len() == rows.places.len() {
+            rows.places = self.record.places.iter().map(|&place| place as usize).collect();
+        }
+        rows
     }
 }
 
@@ -252,14 +348,14 @@ mod tests {
         let examples = examples();
         let columns = data_columns(examples.iter().map(|example| &example.row));
         let mut rows = StepRows::new(6, "rl", &columns, examples.iter().collect(), groups(&examples));
-        rows.scores.push(Scores { name: "x".into(), outcomes: vec![Outcome::Scored(1.0); 4], parts: Vec::new() });
+        rows.scores.push(Scores { name: "x".into(), outcomes: vec![Outcome::Scored(1.0); 4], ..Scores::default() });
         let reasons = reasons(&rows, true);
         assert_eq!(reasons[1].as_deref(), Some("truncated"));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("completions_00006.parquet");
         table(&rows, reasons.clone()).write(&path).unwrap();
 
-        let step = RecordedStep::new(record(&rows, &reasons), Table::read(&path).unwrap(), &path).unwrap();
+        let step = RecordedStep::new(record(&rows, &reasons, &[]), Table::read(&path).unwrap(), &path).unwrap();
         let again = step.rows();
         assert_eq!(again.columns, rows.columns);
         for place in 0..2 {
@@ -285,7 +381,7 @@ mod tests {
         let rows = StepRows::new(6, "rl", &columns, examples.iter().collect(), groups(&examples));
         let reasons = reasons(&rows, false);
         let refused = |change: fn(&mut StepRecord, &mut Table)| {
-            let (mut record, mut table) = (record(&rows, &reasons), table(&rows, reasons.clone()));
+            let (mut record, mut table) = (record(&rows, &reasons, &[]), table(&rows, reasons.clone()));
             change(&mut record, &mut table);
             match RecordedStep::new(record, table, Path::new("x.parquet")) {
                 Err(Error::Malformed { reason, .. }) => reason,

@@ -58,12 +58,24 @@ pub enum Record {
     },
     /// A plugin was replaced before step `step`.
     Change(ChangeRecord),
-    /// What models answered to plugins in step `step`, in the order of the keys. Stands before the step's record.
+    /// What models answered to plugins, in the order of the keys. Stands before the record that they belong to: the step's, or the
+    /// evaluation's after it, or that of a choice among the data.
     Answers {
         /// Step of the run.
         step: u64,
         /// Question and answer.
         answers: Vec<AnswerRecord>,
+    },
+    /// A filter chose among a stage's data, before its first step.
+    Dataset {
+        /// Name of the stage.
+        stage: String,
+        /// Name of the filter in the run.
+        filter: String,
+        /// Rows that it saw.
+        rows: u64,
+        /// Rows of the data set that it took out, as in `prompt_ids`.
+        dropped: Vec<u64>,
     },
     /// A checkpoint was written.
     Checkpoint {
@@ -140,6 +152,12 @@ pub struct StepRecord {
     pub completions_sha256: Option<String>,
     /// One per completion; those of one prompt are adjacent. Empty in supervised stages.
     pub completions: Vec<CompletionRecord>,
+    /// Place of each prompt's group in its rows' ids, where groups were sampled again; else the place is the index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<u32>,
+    /// Preference pairs that filters made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<PairRecord>,
     /// The loss; None when no row was left.
     pub loss: Option<f64>,
 }
@@ -153,8 +171,17 @@ pub struct CompletionRecord {
     pub tokens: Vec<u32>,
     /// Log-probability of each id when it was sampled, nats.
     pub logprobs: Vec<f32>,
-    /// What each reward plugin said, in the order of the recipe.
+    /// What each reward plugin said, in the order of the recipe, and then each judge.
     pub outcomes: Vec<OutcomeRecord>,
+    /// What each judge said besides, in the order of the recipe.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judgements: Vec<JudgementRecord>,
+    /// Rewards of stretches of the completion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spans: Vec<SpanRecord>,
+    /// What filters replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relabelled: Option<RelabelRecord>,
     /// Weighted sum; None without a score.
     pub raw: Option<f64>,
     /// After the shapers.
@@ -171,6 +198,75 @@ pub struct CompletionRecord {
     pub kept: bool,
     /// Why not, when it did not: a plugin's fault, a filter, or `truncated` by `mask_truncated_completions`.
     pub reason: Option<String>,
+}
+
+/// A judge's verdicts about one completion that are no score.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JudgementRecord {
+    /// Its row of the group's matrix; None where it was not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<Vec<Option<f64>>>,
+    /// For each entry whether it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readable: Option<Vec<bool>>,
+    /// The judge's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rationale: Option<String>,
+}
+
+/// A reward of a stretch of a completion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpanRecord {
+    /// Name of the reward in the run.
+    pub reward: String,
+    /// Name of the component.
+    pub name: String,
+    /// Whether bounds count tokens; else characters.
+    pub in_tokens: bool,
+    /// First unit.
+    pub start: u32,
+    /// One past the last unit, as the plugin gave it.
+    pub stop: u32,
+    /// The reward.
+    pub value: f64,
+}
+
+/// What a completion was before filters replaced texts of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RelabelRecord {
+    /// Data columns with new texts (those are in the completions file), and their texts before.
+    pub columns: std::collections::BTreeMap<String, String>,
+    /// The completion as it was sampled, if it was replaced: the record's own `tokens` are the new one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled: Option<SampledRecord>,
+}
+
+/// A sampled completion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampledRecord {
+    /// Its text.
+    pub text: String,
+    /// Its ids.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each id when it was sampled, nats.
+    pub logprobs: Vec<f32>,
+}
+
+/// A preference pair of a filter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairRecord {
+    /// Name of the filter in the run.
+    pub filter: String,
+    /// Index into the step's completions.
+    pub chosen: u32,
+    /// Index into the step's completions.
+    pub rejected: u32,
+    /// Probability that `chosen` is better.
+    pub probability: f64,
+    /// By how much.
+    pub margin: f64,
+    /// Depth or grade of the comparison.
+    pub level: u32,
 }
 
 /// An [`Outcome`] as the ledger writes it.
@@ -315,6 +411,8 @@ mod tests {
                 kept: true,
                 ..CompletionRecord::default()
             }],
+            places: vec![3],
+            pairs: Vec::new(),
             loss: Some(-1e-17),
         })
     }

@@ -7,6 +7,7 @@
 //! | `metrics.jsonl`, `events.out.tfevents.*` | the numbers of each step ([`metrics`]), for scripts and for TensorBoard |
 //! | `plugins.log` | what plugins logged, a JSON object a line; written by the command line, and only if there is something |
 //! | `completions/completions_00001.parquet` | what was sampled in a step, with a column per reward ([`completions`]) |
+//! | `pairs/pairs_00001.jsonl` | preference pairs that filters made in a step, for preference training |
 //! | `ledger.jsonl` | every value of every step, hash-chained ([`ledger`]) |
 //! | `checkpoints/step-00000060/` | policy, optimizer, plugin state, progress, checksums ([`checkpoint`]) |
 //! | `model/` | the final policy, a Hugging Face folder |
@@ -20,6 +21,7 @@ mod append;
 mod error;
 mod inputs;
 mod lock;
+mod pairs;
 
 pub mod checkpoint;
 pub mod completions;
@@ -40,9 +42,10 @@ use error::IoContext;
 pub use error::{Error, Result};
 pub use inputs::{DataFile, Inputs};
 use ledger::LedgerWriter;
-pub use ledger::{CompletionRecord, OutcomeRecord, PluginGeneration, Record, StepRecord};
+pub use ledger::{AnswerRecord, CompletionRecord, OutcomeRecord, PluginGeneration, Record, StepRecord};
 pub use lock::{LockedPlugin, read_lock, read_plugins_lock, write_lock, write_plugins_lock};
 pub use metrics::MetricSet;
+pub use pairs::{PairLine, pairs_file};
 use tensorboard::EventWriter;
 
 const RECIPE: &str = "recipe.toml";
@@ -142,6 +145,7 @@ impl RunDir {
                 fs::remove_file(&file).at("remove", &file)?;
             }
         }
+        pairs::remove_after(path, progress.step)?;
         let (events, events_kept) = match events {
             Some(file) => (file, records.events),
             None => (path.join(tensorboard::new_file_name()), 0),
@@ -168,6 +172,11 @@ impl RunDir {
     /// Writes the completions of a step and returns the file's SHA-256, for the step's record.
     pub fn log_completions(&mut self, step: u64, table: &Table) -> Result<String> {
         table.write(&completions_file(&self.path, step))
+    }
+
+    /// Writes the preference pairs of a step.
+    pub fn log_pairs(&mut self, step: u64, pairs: &[PairLine]) -> Result<()> {
+        pairs::write(&self.path, step, pairs)
     }
 
     /// Adds a record to the ledger.

@@ -95,7 +95,7 @@ fn golden_grpo_curve_of_the_real_model() {
     let curve = reference("curve-grpo.json");
     let stage = stage("grpo", "grpo = { loss_type = 'grpo', epsilon = 0.2, beta = 0.04, num_iterations = 10 }");
     let mut rows = rows(&curve);
-    let initial = policy.logprobs(None, &rows, 1.0).unwrap();
+    let initial = policy.logprobs(&rows, 1.0).unwrap();
     let advantages = numbers::<f32>(&curve["advantages"]);
     let totals = Totals { sequences: rows.len(), tokens: 0, part_tokens: 0, parts: 1 };
     for ((row, initial), advantage) in rows.iter_mut().zip(initial).zip(advantages) {
@@ -106,6 +106,6 @@ fn golden_grpo_curve_of_the_real_model() {
     }
     let data = no_data();
     let sampler = Sampler::new(0, 0, 1, 1).unwrap();
-    let objective = Grpo { seed: 0, stage: &stage, data: &data, sampler, reference: None };
+    let objective = Grpo { seed: 0, stage: &stage, data: &data, sampler, with_reference: true };
     assert_follows(&curve, &mut policy, &objective, &rows, &stage);
 }

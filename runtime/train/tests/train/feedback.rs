@@ -4,9 +4,10 @@ use std::sync::Arc;
 use plumb_core::feedback::{PluginFault, Span};
 use plumb_core::recipe::{FaultPolicy, FilterScope, FilterStage, ScaleRewards, ShapedValue, StepPolicy};
 use plumb_core::rollout::{Completion, FinishReason, Group, Prompt};
+use plumb_core::services::NoModels;
 use plumb_core::{Batch, Column, Decision, Outcome, Plugin, PluginError, PluginKind, Ragged, Rewards, Shaped};
 use plumb_train::pipeline::rows::{Example, StepRows, batch};
-use plumb_train::pipeline::{Judged, Scoring, judge};
+use plumb_train::pipeline::{Assessed, Scoring, assess};
 use plumb_train::plugins::{FilterSlot, RewardSlot, ShaperSlot, StagePlugins, Weight};
 use plumb_train::{Error, data};
 
@@ -50,21 +51,22 @@ fn group(example: &Example, texts: &[&str]) -> Group {
     Group { prompt: example.prompt.clone(), completions: texts.iter().map(completion).collect() }
 }
 
-/// Judges groups of completions, group by group as training does, and calls `check` with what came out.
-fn judged(plugins: &StagePlugins, texts: &[&[&str]], check: impl FnOnce(&StepRows, &Judged)) -> Result<(), Error> {
+/// Assesses groups of completions, group by group as training does, and calls `check` with what came out.
+fn assessed(plugins: &StagePlugins, texts: &[&[&str]], check: impl FnOnce(&StepRows, &Assessed)) -> Result<(), Error> {
     let examples = examples(texts.len());
     let columns: BTreeSet<String> = ["prompt", "answer", "tags"].map(String::from).into();
     let groups: Vec<Group> = examples.iter().zip(texts).map(|(example, texts)| group(example, texts)).collect();
     let mut rows = StepRows::new(5, "rl", &columns, examples.iter().collect(), groups);
-    let mut scoring = Scoring::new(&plugins.rewards, texts.len());
+    let mut scoring = Scoring::new(plugins, texts.len());
     // The last group finishes first.
     for place in (0..texts.len()).rev() {
         let of_group: Vec<_> = rows.rows().into_iter().filter(|row| row.place == place).collect();
-        scoring.submit(place, &batch(5, "rl", &columns, &of_group));
+        scoring.submit(place, batch(5, "rl", &columns, &of_group));
     }
-    rows.scores = scoring.collect(5)?.0;
-    let judged = judge(&mut rows, plugins, ScaleRewards::None)?;
-    check(&rows, &judged);
+    let all = || batch(5, "rl", &columns, &rows.rows());
+    rows.scores = scoring.collect(5, all, &mut NoModels)?.scores;
+    let assessed = assess(&mut rows, plugins, ScaleRewards::None, &mut NoModels)?;
+    check(&rows, &assessed);
     Ok(())
 }
 
@@ -82,7 +84,7 @@ fn raw_reward_is_the_weighted_sum_in_the_order_of_the_rows() {
         reward("number", 1.0, FaultPolicy::DropGroup, by_number()),
         reward("length", 10.0, FaultPolicy::DropGroup, lengths),
     ]);
-    judged(&plugins, &[&["1", "22"], &["3", "4"]], |rows, _| {
+    assessed(&plugins, &[&["1", "22"], &["3", "4"]], |rows, _| {
         assert_eq!(rows.raw, [21.0, 52.0, 23.0, 24.0].map(Some));
         assert_eq!(rows.shaped, rows.raw);
         assert_eq!(rows.advantages, [-15.5, 15.5, -0.5, 0.5].map(Some));
@@ -94,26 +96,26 @@ fn raw_reward_is_the_weighted_sum_in_the_order_of_the_rows() {
 fn missing_score_follows_the_rule_of_its_reward_and_never_becomes_zero() {
     let with = |on_fault| rewards(vec![reward("number", 1.0, on_fault, by_number())]);
     let texts: [&[&str]; 2] = [&["1", "?", "3"], &["5", "7"]];
-    judged(&with(FaultPolicy::DropRow), &texts, |rows, _| {
+    assessed(&with(FaultPolicy::DropRow), &texts, |rows, _| {
         assert_eq!(rows.raw, [Some(1.0), None, Some(3.0), Some(5.0), Some(7.0)]);
         assert_eq!(rows.advantages, [Some(-1.0), None, Some(1.0), Some(-1.0), Some(1.0)]);
         assert_eq!(rows.dropped[1].as_deref(), Some("number: unparseable"));
         assert_eq!(rows.live(), [0, 2, 3, 4]);
     })
     .unwrap();
-    judged(&with(FaultPolicy::DropGroup), &texts, |rows, _| {
+    assessed(&with(FaultPolicy::DropGroup), &texts, |rows, _| {
         assert_eq!(rows.raw[0], Some(1.0), "what was scored stays on record");
         assert_eq!(rows.live(), [3, 4]);
         assert_eq!(rows.advantages[..3], [None; 3]);
     })
     .unwrap();
-    judged(&with(FaultPolicy::Value(-1.0)), &texts, |rows, _| {
+    assessed(&with(FaultPolicy::Value(-1.0)), &texts, |rows, _| {
         assert_eq!(rows.raw[1], Some(-1.0));
         assert_eq!(rows.scores[0].outcomes[1].value(), None, "the outcome itself stays missing");
         assert_eq!(rows.live().len(), 5);
     })
     .unwrap();
-    let error = judged(&with(FaultPolicy::Abort), &texts, |_, _| ()).unwrap_err();
+    let error = assessed(&with(FaultPolicy::Abort), &texts, |_, _| ()).unwrap_err();
     assert!(matches!(&error, Error::FaultAborts { step: 5, code, .. } if code == "unparseable"), "{error:?}");
 }
 
@@ -128,7 +130,7 @@ fn plugin_that_fails_as_a_whole_fails_its_rows_and_spares_other_groups() {
         Ok(Rewards { outcomes: vec![Outcome::Scored(1.0); batch.rows()], ..Rewards::default() })
     });
     let plugins = rewards(vec![reward("picky", 1.0, FaultPolicy::DropRow, score)]);
-    judged(&plugins, &[&["1", "2"], &["3", "4"]], |rows, _| {
+    assessed(&plugins, &[&["1", "2"], &["3", "4"]], |rows, _| {
         assert_eq!(rows.live(), [0, 1]);
         assert!(matches!(&rows.scores[0].outcomes[3], Outcome::Failed(fault) if fault.code == "out_of_fuel"));
     })
@@ -148,7 +150,7 @@ fn failing_host_and_wrong_counts_end_the_run() {
         })
     });
     for (score, is_host) in [(host, true), (short, false)] {
-        let error = judged(&rewards(vec![reward("r", 1.0, FaultPolicy::DropRow, score)]), &[&["1"]], |_, _| ()).unwrap_err();
+        let error = assessed(&rewards(vec![reward("r", 1.0, FaultPolicy::DropRow, score)]), &[&["1"]], |_, _| ()).unwrap_err();
         assert_eq!(matches!(error, Error::Plugin { step: 5, .. }), is_host, "{error:?}");
     }
 }
@@ -181,7 +183,7 @@ fn batches_have_the_columns_that_plugins_are_promised() {
         })
     });
     let plugins = rewards(vec![reward("seen", 1.0, FaultPolicy::DropRow, seen)]);
-    judged(&plugins, &[&["1", "2"]], |rows, _| assert_eq!(rows.scores[0].parts[0].1[0], 1.0)).unwrap();
+    assessed(&plugins, &[&["1", "2"]], |rows, _| assert_eq!(rows.scores[0].parts[0].1[0], 1.0)).unwrap();
 }
 
 fn shapes(plugin: Arc<Closure<Shape>>, shapes: ShapedValue) -> ShaperSlot {
@@ -225,7 +227,7 @@ fn raw_shaped_and_advantage_stay_apart_and_each_plugin_reads_what_it_names() {
             Decision { keep: vec![true; 2], weights: Some(vec![0.5, 2.0]), ..Decision::default() }
         });
         plugins.filters = vec![self::reads(look, reads)];
-        judged(&plugins, &[&["1", "3"]], |rows, _| {
+        assessed(&plugins, &[&["1", "3"]], |rows, _| {
             assert_eq!(rows.raw, [1.0, 3.0].map(Some));
             assert_eq!(rows.shaped, [2.0, 6.0].map(Some));
             assert_eq!(rows.advantages, [2.0, -2.0].map(Some));
@@ -253,12 +255,12 @@ fn filters_see_only_rows_that_are_left_and_keep_the_groups_statistics() {
         Decision { keep: vec![true, false], ..Decision::default() }
     });
     plugins.filters = vec![reads(best, FilterStage::Raw), reads(rest, FilterStage::Raw)];
-    judged(&plugins, &[&["0", "4"], &["9", "?"]], |rows, judged| {
+    assessed(&plugins, &[&["0", "4"], &["9", "?"]], |rows, assessed| {
         assert_eq!(rows.live(), [1]);
         assert_eq!(rows.advantages[1], Some(2.0), "measured against the row that was dropped");
         let reasons: Vec<_> = rows.dropped.iter().map(|reason| reason.as_deref().unwrap_or("")).collect();
         assert_eq!(reasons, ["best: not the best", "", "rest: dropped", "number: unparseable"]);
-        assert_eq!(judged.unused, ["filter `best` returned groups to sample again, which GRPO has no use for"]);
+        assert_eq!(assessed.unwanted.clone().into_iter().collect::<Vec<_>>(), [(0, "best".to_owned())]);
     })
     .unwrap();
 }
@@ -273,15 +275,15 @@ fn shapers_may_give_advantages_per_token_and_lose_rows() {
         Shaped { token_values: Some(tokens), faults: vec![(1, fault("odd"))], ..Shaped::default() }
     });
     plugins.shapers = vec![shapes(per_token.clone(), ShapedValue::Advantage)];
-    judged(&plugins, &[&["1", "2"]], |rows, _| {
+    assessed(&plugins, &[&["1", "2"]], |rows, _| {
         assert_eq!(rows.token_advantages.as_ref().unwrap()[0], [1.0, 3.0]);
         assert_eq!(rows.advantages[0], Some(2.0));
         assert_eq!(rows.dropped[1].as_deref(), Some("per-token: odd"));
     })
     .unwrap();
     plugins.shapers = vec![shapes(per_token, ShapedValue::Reward)];
-    assert!(matches!(judged(&plugins, &[&["1", "2"]], |_, _| ()), Err(Error::Answer { .. })));
+    assert!(matches!(assessed(&plugins, &[&["1", "2"]], |_, _| ()), Err(Error::Answer { .. })));
     let nan = shaper("nan", |_, _| Shaped { values: Some(vec![f64::NAN; 2]), ..Shaped::default() });
     plugins.shapers = vec![shapes(nan, ShapedValue::Reward)];
-    assert!(matches!(judged(&plugins, &[&["1", "2"]], |_, _| ()), Err(Error::Answer { .. })));
+    assert!(matches!(assessed(&plugins, &[&["1", "2"]], |_, _| ()), Err(Error::Answer { .. })));
 }

@@ -25,7 +25,7 @@ rewards = [{ plugin = 'share-of-c' }]
 #[test]
 fn step_that_failed_leaves_no_trace_in_plugin_state_nor_in_a_good_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let plugins = "shapers = [{ plugin = 'centred' }]\nfilters = [{ plugin = 'all' }]\n";
+    let plugins = "shapers = [{ plugin = 'centred' }]\nfilters = [{ plugin = 'all', on_failure = 'abort' }]\n";
     let recipe = recipe(folder.path(), &format!("{GRPO}{plugins}"));
     let failing = |at: u64| {
         let fails = Arc::new(AtomicBool::new(true));
@@ -35,7 +35,7 @@ fn step_that_failed_leaves_no_trace_in_plugin_state_nor_in_a_good_checkpoint() {
             let broken = batch.step == at && again.load(Ordering::Relaxed);
             Decision { keep: vec![true; batch.rows() - usize::from(broken)], ..Decision::default() }
         };
-        (Closures { select: Some(Arc::new(select)) }, fails)
+        (Closures { select: Some(Arc::new(select)), ..Closures::default() }, fails)
     };
     run(&recipe, folder.path(), "whole", &failing(u64::MAX).0, &mut ());
     let model = |run: &str| std::fs::read(folder.path().join(run).join("model/model.safetensors")).unwrap();

@@ -87,7 +87,7 @@ fn step_whose_rows_are_all_dropped_learns_nothing_and_the_run_goes_on() {
         reasons: vec![(0, "not this step".into())],
         ..Decision::default()
     };
-    let plugins = Closures { select: Some(Arc::new(select)) };
+    let plugins = Closures { select: Some(Arc::new(select)), ..Closures::default() };
     run(&recipe, folder.path(), "run", &plugins, &mut ());
     let metrics = read_metrics(&folder.path().join("run")).unwrap();
     let of_steps: Vec<_> = metrics.iter().filter(|set| set.step > 0).collect();

@@ -2,6 +2,8 @@
 //!
 //! - `support`: plugins made of closures, runs in temporary folders
 //! - `feedback`: from scores to advantages and weights
+//! - `judges`: judges and the models they ask, in a run and in its replay
+//! - `filters`: pairs, new texts, groups sampled again, the data before the first step
 //! - `learning`: small models that measurably learn
 //! - `plugin_metrics`: what plugins and their faults leave in the metrics
 //! - `inputs`: data and plugins of a run, and what a failed step leaves
@@ -11,7 +13,9 @@
 
 mod curves;
 mod feedback;
+mod filters;
 mod inputs;
+mod judges;
 mod learning;
 mod plugin_metrics;
 mod repeat;

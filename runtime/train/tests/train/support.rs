@@ -2,15 +2,18 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use plumb_core::recipe::{PluginUse, Recipe};
+use plumb_core::services::Generated;
 use plumb_core::{
     Batch, Column, Decision, Filter, Judge, Outcome, Pending, Plugin, PluginError, PluginId, PluginKind, RewardFn, Rewards,
-    RowFault, Shaped, Shaper,
+    RowFault, Shaped, Shaper, Turn,
 };
 use plumb_train::run::{MetricSet, read_metrics};
 use plumb_train::{LoadError, Observer, PluginFactory, Summary, TrainRequest, train};
 
 pub type Score = Arc<dyn Fn(&Batch) -> Result<Rewards, PluginError> + Send + Sync>;
 pub type Shape = Arc<dyn Fn(&Batch, &mut f64) -> Shaped + Send + Sync>;
+/// A judge's turn; on later turns with its memo and the answers.
+pub type Sit = Arc<dyn Fn(&Batch, Option<(&[u8], &[Generated])>) -> Turn + Send + Sync>;
 pub type Select = Arc<dyn Fn(&Batch) -> Decision + Send + Sync>;
 
 /// A plugin made of a closure, with a number as its state.
@@ -62,6 +65,16 @@ impl Filter for Closure<Select> {
     }
 }
 
+impl Judge for Closure<Sit> {
+    fn begin(&self, batch: &Arc<Batch>) -> Result<Turn, PluginError> {
+        Ok((self.call)(batch, None))
+    }
+
+    fn resume(&self, batch: &Arc<Batch>, memo: &[u8], answers: &[Generated]) -> Result<Turn, PluginError> {
+        Ok((self.call)(batch, Some((memo, answers))))
+    }
+}
+
 /// A reward per row from the completion's text.
 pub fn by_text(name: &str, value: impl Fn(&str) -> f64 + Send + Sync + 'static) -> Arc<Closure<Score>> {
     let score: Score = Arc::new(move |batch| {
@@ -90,6 +103,7 @@ pub fn fault(code: &str) -> RowFault {
 #[derive(Clone, Default)]
 pub struct Closures {
     pub select: Option<Select>,
+    pub sit: Option<Sit>,
 }
 
 impl PluginFactory for Closures {
@@ -101,8 +115,8 @@ impl PluginFactory for Closures {
     }
 
     /// Subtracts a running mean: what it answers depends on all it saw before.
-    fn judge(&self, _: &PluginUse) -> Result<Arc<dyn Judge>, LoadError> {
-        Err("there is none".into())
+    fn judge(&self, plugin: &PluginUse) -> Result<Arc<dyn Judge>, LoadError> {
+        Ok(Closure::new(PluginKind::Judge, &plugin.plugin, self.sit.clone().unwrap()))
     }
 
     fn shaper(&self, plugin: &PluginUse) -> Result<Arc<dyn Shaper>, LoadError> {
@@ -132,7 +146,7 @@ pub fn recipe(folder: &Path, stages: &str) -> Recipe {
 
 pub fn request(recipe: &Recipe, folder: &Path, run: &str, resume: bool) -> TrainRequest {
     let (recipe_dir, run_dir) = (folder.to_owned(), folder.join(run));
-    TrainRequest { recipe: recipe.clone(), recipe_dir, run_dir, resume, interrupt: Arc::default() }
+    TrainRequest { recipe: recipe.clone(), recipe_dir, run_dir, resume, models: Arc::default(), interrupt: Arc::default() }
 }
 
 pub fn run(recipe: &Recipe, folder: &Path, name: &str, plugins: &Closures, observer: &mut dyn Observer) -> Summary {

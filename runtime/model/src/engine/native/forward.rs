@@ -49,6 +49,37 @@ pub(super) fn forward(
 ) -> Logprobs {
     let (n, d) = (plan.tokens.len(), model.config.hidden_size);
     let weights = &model.weights;
+    let last = blocks(model, params, plan, activations, scratch);
+    let rows = plan.rows.len();
+    let Activations { streams, target_rows, final_r, hidden, .. } = activations;
+    let target_rows = target_rows.writable(rows * d);
+    gather_rows(streams[last].read(n * d), &plan.rows, d, target_rows);
+    let hidden = hidden.writable(rows * d);
+    rms_norm(target_rows, &params.data[weights.final_norm.clone()], model.eps(), hidden, final_r.writable(rows));
+    logprob(head(model, params, plan, hidden), scratch.logits.vec())
+}
+
+/// All tokens' last hidden states after the final norm, `[n, d]`.
+pub(super) fn hidden(
+    model: &Model,
+    params: &Params,
+    plan: &Plan,
+    activations: &mut Activations,
+    scratch: &mut Scratch,
+) -> Vec<f32> {
+    let (n, d) = (plan.tokens.len(), model.config.hidden_size);
+    let last = blocks(model, params, plan, activations, scratch);
+    let Activations { streams, final_r, .. } = activations;
+    let mut hidden = vec![0.0; n * d];
+    let norm = &params.data[model.weights.final_norm.clone()];
+    rms_norm(streams[last].read(n * d), norm, model.eps(), &mut hidden, final_r.writable(n));
+    hidden
+}
+
+/// Embedding and all blocks; the index of the stream that holds what the last one leaves.
+fn blocks(model: &Model, params: &Params, plan: &Plan, activations: &mut Activations, scratch: &mut Scratch) -> usize {
+    let (n, d) = (plan.tokens.len(), model.config.hidden_size);
+    let weights = &model.weights;
     if n > 0 {
         let embedding = &params.data[weights.embedding.clone()];
         gather_rows(embedding, &plan.tokens, d, activations.streams[0].writable(n * d));
@@ -56,15 +87,7 @@ pub(super) fn forward(
             block(model, &params.data, plan, layer, layer_weights, activations, scratch);
         }
     }
-
-    let rows = plan.rows.len();
-    let last = activations.streams_of(weights.layers.len() - 1, true)[2];
-    let Activations { streams, target_rows, final_r, hidden, .. } = activations;
-    let target_rows = target_rows.writable(rows * d);
-    gather_rows(streams[last].read(n * d), &plan.rows, d, target_rows);
-    let hidden = hidden.writable(rows * d);
-    rms_norm(target_rows, &params.data[weights.final_norm.clone()], model.eps(), hidden, final_r.writable(rows));
-    logprob(head(model, params, plan, hidden), scratch.logits.vec())
+    activations.streams_of(weights.layers.len() - 1, true)[2]
 }
 
 /// The output layer over these hidden states.

@@ -176,6 +176,18 @@ fn native_engine_equals_reference_engine_on_every_architecture() {
 }
 
 #[test]
+fn native_hidden_states_equal_those_of_the_reference_engine() {
+    for (name, config) in configs() {
+        let params = random_params(&config);
+        let (packed, _) = pack(true);
+        let got = NativeEngine::new(&config).hidden(&params, &packed).expect("hidden states");
+        let expected = CandleEngine::new(&config).hidden(&params, &packed).expect("hidden states");
+        assert_eq!(got.len(), packed.tokens.len() * config.hidden_size);
+        assert_close(&got, &expected, 1e-5, name);
+    }
+}
+
+#[test]
 fn native_gradients_equal_finite_differences() {
     for (name, config) in configs() {
         let mut params = random_params(&config);

@@ -1,0 +1,135 @@
+//! Group-relative policy optimization on sampled completions.
+
+mod metrics;
+mod rollout;
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use plumb_core::recipe::Stage;
+
+use super::{Lesson, Objective, per_token, token_weights};
+use crate::data::Sampler;
+use crate::error::Result;
+use crate::loss::grpo::{Clip, Terms, TokenStats, Totals, grpo, token_weight};
+use crate::models::Served;
+use crate::pack::{LossRow, parts};
+use crate::pipeline::record::{pair_lines, reasons, record, table};
+use crate::pipeline::rows::StepRows;
+use crate::plugins::StagePlugins;
+use crate::run::MetricSet;
+use crate::stage::StageData;
+use metrics::step_metrics;
+
+/// GRPO over a stage's prompts, with the stage's plugins.
+pub struct Grpo<'a> {
+    /// Seed of the run.
+    pub seed: u64,
+    /// The stage in the recipe.
+    pub stage: &'a Stage,
+    /// Its prompts.
+    pub data: &'a StageData,
+    /// Which prompts a batch takes.
+    pub sampler: Sampler,
+    /// Whether `kl` against the reference is measured: when beta is not 0, or `log_kl` asks for it.
+    pub with_reference: bool,
+}
+
+impl Grpo<'_> {
+    /// The completions that the loss sees, with their weights and advantages.
+    fn loss_rows(&self, rows: &StepRows) -> (Vec<LossRow>, Vec<std::ops::Range<usize>>) {
+        let grpo = &self.stage.grpo;
+        let refs = rows.rows();
+        let prompts: Vec<Arc<[u32]>> = rows.groups.iter().map(|group| group.prompt.tokens.as_slice().into()).collect();
+        let (live, reasons) = (rows.live(), reasons(rows, grpo.mask_truncated_completions));
+        let length = |&row: &usize| refs[row].completion.tokens.len();
+        let seen: Vec<usize> = live.iter().copied().filter(|&row| reasons[row].is_none()).collect();
+        let parts = parts(seen.len(), self.stage.optimizer.gradient_accumulation_steps);
+        let mut all = Vec::with_capacity(seen.len());
+        for part in &parts {
+            let part = &seen[part.clone()];
+            let totals = Totals {
+                sequences: live.len(),
+                tokens: live.iter().map(length).sum(),
+                part_tokens: part.iter().map(length).sum(),
+                parts: parts.len(),
+            };
+            all.extend(part.iter().map(|&row| {
+                let completion = refs[row].completion.tokens.clone();
+                let weight = token_weight(grpo.loss_type, completion.len(), self.stage.rollout.max_completion_length, totals);
+                let mut loss_row = LossRow::new(prompts[refs[row].place].clone(), completion, rows.weights[row] * weight);
+                loss_row.advantages = match &rows.token_advantages {
+                    Some(tokens) => tokens[row].clone(),
+                    None => vec![rows.advantages[row].expect("a live row has an advantage") as f32],
+                };
+                loss_row
+            }));
+        }
+        (all, parts)
+    }
+}
+
+impl Objective for Grpo<'_> {
+    fn prepare(&mut self, models: &mut Served<'_>, plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson> {
+        let mut metrics = Vec::new();
+        let (rows, assessed) = self.completions(models, plugins, batch, step, &mut metrics)?;
+        let (mut loss_rows, parts) = self.loss_rows(&rows);
+        if self.steps_per_batch() > 1 {
+            let old = models.set.policy.logprobs(&loss_rows, self.temperature())?;
+            loss_rows.iter_mut().zip(old).for_each(|(row, old)| row.old_logprobs = old);
+        }
+        if let Some(reference) = models.set.store.reference().filter(|_| self.with_reference) {
+            let of_reference = reference.logprobs(&loss_rows, self.temperature())?;
+            loss_rows.iter_mut().zip(of_reference).for_each(|(row, reference)| row.ref_logprobs = reference);
+        }
+        step_metrics(&rows, &assessed, &mut metrics);
+        let reasons = reasons(&rows, self.stage.grpo.mask_truncated_completions);
+        Ok(Lesson {
+            rows: loss_rows,
+            parts,
+            tokens: rows.rows().iter().map(|row| (row.example.prompt.tokens.len() + row.completion.tokens.len()) as u64).sum(),
+            metrics,
+            record: record(&rows, &reasons, &assessed.pairs),
+            pairs: pair_lines(&rows, &assessed.pairs),
+            table: Some(table(&rows, reasons)),
+            messages: assessed.notes,
+        })
+    }
+
+    fn steps_per_batch(&self) -> u64 {
+        self.stage.grpo.num_iterations.max(1)
+    }
+
+    /// As in TRL: the policy is the tempered distribution that the completions came from. Greedy sampling counts as 1.
+    fn temperature(&self) -> f32 {
+        let temperature = self.stage.rollout.temperature;
+        if temperature > 0.0 { temperature } else { 1.0 }
+    }
+
+    fn loss(&self, logprobs: &Tensor, rows: &[LossRow]) -> candle_core::Result<Tensor> {
+        let optional =
+            |values: fn(&LossRow) -> &[f32]| rows.iter().all(|row| !values(row).is_empty()).then(|| per_token(rows, values));
+        let terms = Terms {
+            old_logprobs: optional(|row| &row.old_logprobs).transpose()?,
+            ref_logprobs: optional(|row| &row.ref_logprobs).transpose()?,
+            advantages: per_token(rows, |row| &row.advantages)?,
+            weights: token_weights(rows)?,
+        };
+        grpo(logprobs, &terms, &Clip::from(&self.stage.grpo))
+    }
+
+    fn count_token(&self, stats: &mut TokenStats, row: &LossRow, t: usize, logprob: f32, entropy: f32) {
+        let advantage = if row.advantages.len() == 1 { row.advantages[0] } else { row.advantages[t] };
+        let (old, reference) = (row.old_logprobs.get(t).copied(), row.ref_logprobs.get(t).copied());
+        stats.add(&Clip::from(&self.stage.grpo), logprob, old, reference, advantage, entropy);
+    }
+
+    fn report(&self, stats: &TokenStats, metrics: &mut MetricSet) {
+        let mean = |sum: f64| sum / stats.tokens;
+        metrics.set_some("kl", self.with_reference.then(|| mean(stats.kl)));
+        metrics.set("entropy", mean(stats.entropy));
+        metrics.set("clip_ratio/low_mean", mean(stats.clipped_low));
+        metrics.set("clip_ratio/high_mean", mean(stats.clipped_high));
+        metrics.set("clip_ratio/region_mean", mean(stats.clipped_low + stats.clipped_high));
+    }
+}

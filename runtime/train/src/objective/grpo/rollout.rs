@@ -1,0 +1,176 @@
+//! A step's completions: sampled, scored, and sampled again where a filter does not want a group.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use plumb_core::rollout::{Group, SamplingParams};
+use plumb_core::seed::Stream;
+use plumb_model::rollout::RolloutStats;
+
+use super::Grpo;
+use crate::error::Result;
+use crate::models::Served;
+use crate::pipeline::rows::{Example, RowRef, Scores, StepRows, batch, row_id};
+use crate::pipeline::{Assessed, Scoring, assess, in_order, spans};
+use crate::plugins::StagePlugins;
+
+/// Groups with what rewards and judges said about them.
+struct Sampled<'a> {
+    examples: Vec<&'a Example>,
+    groups: Vec<Group>,
+    scores: Vec<Scores>,
+}
+
+/// Where groups belong: which step, which time of sampling in it, and the place of the first.
+#[derive(Clone, Copy)]
+struct Round {
+    step: u64,
+    number: u64,
+    first_place: usize,
+}
+
+/// What a step's completions took.
+#[derive(Default)]
+struct Effort {
+    rollout_s: f64,
+    reward_s: f64,
+    stats: RolloutStats,
+    /// What judges did, summed over rounds.
+    judges: BTreeMap<String, f64>,
+}
+
+impl<'a> Grpo<'a> {
+    fn sampling(&self) -> SamplingParams {
+        let r = &self.stage.rollout;
+        SamplingParams {
+            temperature: r.temperature,
+            top_k: r.top_k,
+            top_p: r.top_p,
+            min_p: r.min_p,
+            max_completion_length: r.max_completion_length,
+            stop: r.stop.clone(),
+        }
+    }
+
+    /// A step's rows with all that rewards, judges, shapers and filters say about them.
+    ///
+    /// Groups that a filter wants to regenerate are replaced by groups of further prompts, at most `max_refills` times; then shapers and
+    /// filters take their answers back and decide again over the whole step. What is still unwanted after the last time leaves the step.
+    pub(super) fn completions(
+        &self,
+        models: &mut Served<'_>,
+        plugins: &StagePlugins,
+        batch_index: u64,
+        step: u64,
+        metrics: &mut Vec<(String, f64)>,
+    ) -> Result<(StepRows<'a>, Assessed)> {
+        let mut effort = Effort::default();
+        let busy_before = plugins.reward_busy_s();
+        let first = Round { step, number: 0, first_place: 0 };
+        let Sampled { examples, groups, scores } =
+            self.sample(models, plugins, self.sampler.batch(batch_index), first, &mut effort)?;
+        let prompts = groups.len();
+        let mut rows = StepRows::new(step, &self.stage.name, &self.data.columns, examples, groups);
+        rows.scores = scores;
+        let (mut refills, mut regenerated) = (0, 0);
+        let assessed = loop {
+            spans::align(&mut rows, &models.set.policy.tokenizer);
+            let assessed = assess(&mut rows, plugins, self.stage.grpo.scale_rewards, models)?;
+            let wanted = if refills < u64::from(self.stage.rollout.max_refills) { assessed.unwanted.len() } else { 0 };
+            let further = self.sampler.further(batch_index, regenerated, wanted);
+            if further.is_empty() {
+                drop_unwanted(&mut rows, &assessed.unwanted);
+                break assessed;
+            }
+            refills += 1;
+            let round = Round { step, number: refills, first_place: prompts + regenerated };
+            let fresh = self.sample(models, plugins, further, round, &mut effort)?;
+            regenerated += fresh.groups.len();
+            plugins.shapers.iter().for_each(|shaper| shaper.plugin.retract());
+            plugins.filters.iter().for_each(|filter| filter.plugin.retract());
+            let places = assessed.unwanted.into_keys().zip(round.first_place..).take(fresh.groups.len()).collect::<Vec<_>>();
+            rows = rows.refilled(&places, fresh.examples, fresh.groups, fresh.scores);
+        };
+        if self.stage.rollout.max_refills > 0 {
+            metrics.push(("rollout/refills".into(), refills as f64));
+            metrics.push(("rollout/regenerated_groups".into(), regenerated as f64));
+        }
+        effort.report(metrics);
+        if let (Some(before), Some(after)) = (busy_before, plugins.reward_busy_s()) {
+            metrics.push(("time/reward_busy_s".into(), after - before));
+        }
+        Ok((rows, assessed))
+    }
+
+    /// Samples a group for each of these data rows; each group is submitted to the rewards as soon as it is finished, and all are
+    /// collected at the end.
+    fn sample(
+        &self,
+        models: &mut Served<'_>,
+        plugins: &StagePlugins,
+        chosen: Vec<usize>,
+        round: Round,
+        effort: &mut Effort,
+    ) -> Result<Sampled<'a>> {
+        let (data, rollout, step) = (self.data, &self.stage.rollout, round.step);
+        let examples: Vec<&Example> = chosen.into_iter().map(|i| &data.examples[i]).collect();
+        let prompts: Vec<_> = examples.iter().map(|example| example.prompt.clone()).collect();
+        let of_groups = |groups: &mut dyn Iterator<Item = (usize, &Group)>| {
+            let mut rows = Vec::new();
+            let example = |place: usize| examples[place];
+            for (place, group) in groups {
+                let id = |i| row_id(step, round.first_place + place, i, false);
+                let completions = group.completions.iter().enumerate();
+                rows.extend(completions.map(|(i, completion)| RowRef { id: id(i), place, example: example(place), completion }));
+            }
+            batch(step, &self.stage.name, &data.columns, &rows)
+        };
+        let mut scoring = Scoring::new(plugins, prompts.len());
+        let mut groups: Vec<Option<Group>> = vec![None; prompts.len()];
+        let mut on_group = |place: usize, group: Group| {
+            scoring.submit(place, of_groups(&mut std::iter::once((place, &group))));
+            groups[place] = Some(group);
+        };
+        // A refill's streams are others than the first round's, even for a prompt that comes again.
+        let stream = |prompt, completion| match round.number {
+            0 => Stream::new(self.seed, "rollout", &[step, prompt, completion]),
+            _ => Stream::new(self.seed, "rollout", &[step, prompt, completion, round.number]),
+        };
+        let start = Instant::now();
+        let (count, max_batch) = (rollout.num_generations, rollout.max_batch);
+        let stats = models.set.policy.generate(&prompts, count, &self.sampling(), max_batch, &stream, &mut on_group)?;
+        effort.rollout_s += start.elapsed().as_secs_f64();
+        effort.add(&stats);
+        let groups = in_order(groups);
+        let collected = scoring.collect(step, || of_groups(&mut groups.iter().enumerate()), models)?;
+        effort.reward_s += collected.waited_s;
+        collected.metrics.into_iter().for_each(|(name, value)| *effort.judges.entry(name).or_default() += value);
+        Ok(Sampled { examples, groups, scores: collected.scores })
+    }
+}
+
+fn drop_unwanted(rows: &mut StepRows, unwanted: &BTreeMap<usize, String>) {
+    let places: Vec<usize> = rows.rows().iter().map(|row| row.place).collect();
+    for (row, place) in places.into_iter().enumerate() {
+        if let Some(filter) = unwanted.get(&place) {
+            rows.drop_row(row, || format!("{filter}: it wants another group instead"));
+        }
+    }
+}
+
+impl Effort {
+    fn add(&mut self, stats: &RolloutStats) {
+        self.stats.prefill_tokens += stats.prefill_tokens;
+        self.stats.decode_tokens += stats.decode_tokens;
+        self.stats.prefill_s += stats.prefill_s;
+        self.stats.decode_s += stats.decode_s;
+    }
+
+    fn report(self, metrics: &mut Vec<(String, f64)>) {
+        metrics.push(("time/rollout_s".into(), self.rollout_s));
+        metrics.push(("time/reward_s".into(), self.reward_s));
+        metrics.push(("time/prefill_tokens_per_s".into(), self.stats.prefill_tokens as f64 / self.stats.prefill_s));
+        metrics.push(("time/decode_tokens_per_s".into(), self.stats.decode_tokens as f64 / self.stats.decode_s));
+        metrics.extend(self.judges);
+    }
+}

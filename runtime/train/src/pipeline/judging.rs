@@ -1,0 +1,132 @@
+//! Judges: all of them sit over the same step, and the questions of a round are asked together.
+//!
+//! ```text
+//! begin ─► ask ─┐                                  ┌─► resume ─► ask ─► ...
+//! begin ─► ask ─┼─► one generation for all judges ─┼─► resume ─► done
+//! begin ─► done └                                  ┘
+//! ```
+//! A judge never waits for a model: it asks, gets its memo back with the answers, and goes on.
+
+use std::sync::Arc;
+
+use plumb_core::feedback::{Ask, PluginFault, Turn, Verdicts};
+use plumb_core::services::{Answer, Generated, Models, Question};
+use plumb_core::{Batch, PluginError, RowFault};
+
+use super::rows::Scores;
+use super::verdicts;
+use crate::error::{Error, Result};
+use crate::plugins::JudgeSlot;
+
+/// Most turns of a judge in a step: its first, and one for each answer that it asks on after.
+pub const MAX_TURNS: u64 = 16;
+
+/// A judge over one step.
+struct Sitting<'a> {
+    slot: &'a JudgeSlot,
+    /// What it wants to know next.
+    ask: Option<Ask>,
+    verdicts: Option<Verdicts>,
+    fault: Option<RowFault>,
+    turns: u64,
+    questions: u64,
+    /// Tokens read and written for it.
+    tokens: u64,
+}
+
+/// Lets all judges decide over the batch. Returns what each said, with `judge/<name>/{turns,questions,tokens}`.
+///
+/// A judge whose call, question or answer fails has failed on all its rows, and the others go on.
+///
+/// # Errors
+/// [`Error::Plugin`] when the host failed.
+pub fn judge(step: u64, judges: &[JudgeSlot], batch: Batch, models: &dyn Models) -> Result<(Vec<Scores>, Vec<(String, f64)>)> {
+    let batch = Arc::new(batch);
+    let mut sittings = Vec::with_capacity(judges.len());
+    for slot in judges {
+        let mut sitting = Sitting { slot, ask: None, verdicts: None, fault: None, turns: 0, questions: 0, tokens: 0 };
+        sitting.take_turn(slot.plugin.begin(&batch), step)?;
+        sittings.push(sitting);
+    }
+    loop {
+        sittings.iter_mut().for_each(|sitting| sitting.check_ask(batch.rows() as u64, models));
+        let questions: Vec<Question> =
+            sittings.iter().flat_map(|sitting| sitting.ask.iter().flat_map(|ask| ask.questions.iter().cloned())).collect();
+        if sittings.iter().all(|sitting| sitting.ask.is_none()) {
+            break;
+        }
+        let mut answers = if questions.is_empty() { Vec::new() } else { models.generate(&questions) }.into_iter();
+        for sitting in &mut sittings {
+            let Some(Ask { questions, memo }) = sitting.ask.take() else { continue };
+            let own: Vec<Answer> = answers.by_ref().take(questions.len()).collect();
+            match own.into_iter().collect::<Result<Vec<Generated>, _>>() {
+                Ok(answers) => {
+                    sitting.tokens += answers.iter().map(|answer| answer.tokens.values.len() as u64).sum::<u64>();
+                    sitting.take_turn(sitting.slot.plugin.resume(&batch, &memo, &answers), step)?;
+                }
+                Err(fault) => sitting.fail(fault.code, fault.message),
+            }
+        }
+    }
+    let mut metrics = Vec::new();
+    let scores = sittings.into_iter().map(|sitting| {
+        let name = &sitting.slot.name;
+        for (what, count) in [("turns", sitting.turns), ("questions", sitting.questions), ("tokens", sitting.tokens)] {
+            metrics.push((format!("judge/{name}/{what}"), count as f64));
+        }
+        let decided = match sitting.fault {
+            Some(fault) => Err(fault),
+            None => verdicts::check(sitting.verdicts.unwrap_or_default(), &batch),
+        };
+        verdicts::scores(name, decided, &batch)
+    });
+    Ok((scores.collect(), metrics))
+}
+
+impl Sitting<'_> {
+    fn fail(&mut self, code: impl Into<String>, message: impl Into<String>) {
+        self.ask = None;
+        self.fault = Some(RowFault { code: code.into(), message: message.into() });
+    }
+
+    fn take_turn(&mut self, turn: Result<Turn, PluginError>, step: u64) -> Result<()> {
+        self.turns += 1;
+        match turn {
+            Ok(Turn::Done(verdicts)) => self.verdicts = Some(verdicts),
+            Ok(Turn::Ask(_)) if self.turns == MAX_TURNS => {
+                self.fail("too-many-turns", format!("it asks on after {MAX_TURNS} turns"));
+            }
+            Ok(Turn::Ask(ask)) => self.ask = Some(ask),
+            Err(source @ PluginError { fault: PluginFault::Host { .. }, .. }) => return Err(Error::Plugin { step, source }),
+            Err(PluginError { fault, .. }) => self.fail(fault.code().to_owned(), fault.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Counts what it asks, and refuses what could go beyond its tokens: those of the prompts, and the most that may be written.
+    fn check_ask(&mut self, rows: u64, models: &dyn Models) {
+        let Some(ask) = &self.ask else { return };
+        let budget = self.slot.tokens_per_row.saturating_mul(rows);
+        let (mut read, mut write) = (0u64, 0u64);
+        for Question { model, prompts, sampling } in &ask.questions {
+            match models.count_tokens(model, prompts) {
+                Ok(tokens) => read += tokens,
+                Err(fault) => return self.fail(fault.code, fault.message),
+            }
+            write = write.saturating_add(
+                (prompts.len() as u64).saturating_mul(u64::from(sampling.count)).saturating_mul(u64::from(sampling.max_tokens)),
+            );
+            self.questions += prompts.len() as u64;
+        }
+        let most = self.tokens.saturating_add(read).saturating_add(write);
+        if most > budget {
+            let per_row = self.slot.tokens_per_row;
+            let message = format!(
+                "it may read and write {most} tokens, the budget is {budget} ({per_row} a row): raise `grants.tokens_per_row` or lower \
+                 `max_tokens`"
+            );
+            return self.fail("budget", message);
+        }
+        self.tokens += read;
+    }
+}
