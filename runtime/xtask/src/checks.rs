@@ -1,8 +1,12 @@
 //! `cargo xtask test`: all of CI, on any machine.
 
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
 use anyhow::Result;
 
-use crate::{build_plumb, cargo, guests, model, plugins, quickstart, root, say};
+use crate::{build_plumb, cargo, guests, model, plugins, quickstart, root, say, target};
 
 /// Sets up and runs every test; `fast` leaves out formatting, lints and the quickstart.
 pub fn run(fast: bool) -> Result<()> {
@@ -15,9 +19,10 @@ pub fn run(fast: bool) -> Result<()> {
     plugins()?;
     guests()?;
     model::fetch()?;
-    build_plumb()?;
+    let plumb = build_plumb()?;
     say("tests: runtime, SDK, command line");
     cargo(&root, &["test", "--release", "--workspace"])?;
+    cases(&plumb)?;
     say("tests: plugins, natively");
     cargo(&plugin_root, &["test", "--release", "--workspace", "--target-dir", "../target"])?;
     if !fast {
@@ -33,5 +38,31 @@ pub fn run(fast: bool) -> Result<()> {
         say(&format!("quickstart: {:?}", outcomes.0));
     }
     say("all tests passed");
+    Ok(())
+}
+
+/// Runs the cases of every plugin that ships, and of the plugins that `plumb plugin new` starts: the book's tutorials show them.
+fn cases(plumb: &Path) -> Result<()> {
+    say("tests: cases of the plugins, in the sandbox");
+    let mut folders: Vec<_> = fs::read_dir(root().join("plugins"))?.map(|item| Ok(item?.path())).collect::<Result<_>>()?;
+    folders.retain(|folder| folder.join("plugin.toml").is_file() && folder.join("cases.jsonl").is_file());
+    folders.sort();
+    let test = |arguments: &[&Path]| {
+        let status = Command::new(plumb).args(["plugin", "test", "--quiet"]).args(arguments).stdout(Stdio::null()).status()?;
+        anyhow::ensure!(status.success(), "`plumb plugin test {}` failed: run it to see why", arguments[0].display());
+        Ok(())
+    };
+    for folder in &folders {
+        let name = folder.file_name().expect("an entry of a folder has a name");
+        test(&[&target().join("plugins").join(name).with_extension("wasm"), Path::new("--cases"), &folder.join("cases.jsonl")])?;
+    }
+    let fresh = tempfile::tempdir()?;
+    for kind in ["reward", "shaper", "filter"] {
+        let folder = fresh.path().join(format!("{kind}-tutorial"));
+        let status =
+            Command::new(plumb).args(["plugin", "new", "--quiet", "--kind", kind]).arg(&folder).stdout(Stdio::null()).status()?;
+        anyhow::ensure!(status.success(), "`plumb plugin new --kind {kind}` failed");
+        test(&[&folder])?;
+    }
     Ok(())
 }
