@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use crate::{build_plumb, cargo, guests, model, plugins, quickstart, root, say, target};
+use crate::{build_plumb, cargo, conformance, guests, model, plugins, quickstart, root, say, target};
 
 /// Sets up and runs every test; `fast` leaves out formatting, lints and the quickstart.
 pub fn run(fast: bool) -> Result<()> {
@@ -18,6 +18,8 @@ pub fn run(fast: bool) -> Result<()> {
     }
     plugins()?;
     guests()?;
+    conformance::build()?;
+    conformance::sdk_tests()?;
     model::fetch()?;
     let plumb = build_plumb()?;
     say("tests: runtime, SDK, command line");

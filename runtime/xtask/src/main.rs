@@ -4,6 +4,7 @@
 //! only does what is missing.
 
 mod checks;
+mod conformance;
 mod model;
 mod quickstart;
 
@@ -35,6 +36,8 @@ enum Task {
     Plugins,
     /// Builds the misbehaving plugins that tests use into target/guests
     Guests,
+    /// Builds the plugins of the conformance suite, in every language, into target/conformance
+    Conformance,
     /// Fetches SmolLM2-135M-Instruct (98 MB) into target/models, for the parity tests and the recipes that name it
     Model,
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Test { fast } => checks::run(fast),
         Task::Plugins => plugins(),
         Task::Guests => guests(),
+        Task::Conformance => conformance::build(),
         Task::Model => model::fetch().map(drop),
     };
     match result {

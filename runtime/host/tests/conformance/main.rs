@@ -1,0 +1,137 @@
+//! One plugin in every language: each case of `tests/conformance/cases.jsonl` must have one answer, bit for bit.
+//!
+//! `cargo xtask conformance` builds the guests; `tests/conformance/README.md` says what they do.
+
+mod answer;
+mod case;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plumb_core::{PluginFault, PluginKind};
+use plumb_host::{Collector, Error, Host, HostOptions, LoadRequest, LoadedPlugin};
+
+use case::Case;
+
+/// The languages; the first is what the others are held to.
+const LANGUAGES: [&str; 3] = ["rust", "javascript", "python"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn guest(language: &str, kind: PluginKind) -> PathBuf {
+    let path = root().join(format!("target/conformance/{language}/conformance-{kind}.wasm"));
+    assert!(path.is_file(), "`{}` is missing, run `cargo xtask conformance`", path.display());
+    path
+}
+
+fn host() -> (Host, Arc<Collector>) {
+    let sink = Arc::new(Collector::default());
+    let cache_dir = Some(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("compiled-guests"));
+    (Host::new(HostOptions { cache_dir, seed: 11, sink: Arc::clone(&sink) as _, ..HostOptions::default() }).unwrap(), sink)
+}
+
+fn load(host: &Host, language: &str, case: &Case) -> plumb_host::Result<LoadedPlugin> {
+    host.load(LoadRequest { config: case.config.clone(), ..LoadRequest::new(case.kind, guest(language, case.kind)) })
+}
+
+/// All that a case's calls answer and leave behind, line by line.
+fn run(language: &str, case: &Case) -> Vec<String> {
+    let (host, sink) = host();
+    let plugin = match load(&host, language, case) {
+        Ok(plugin) => plugin,
+        // What each language says about it is its own.
+        Err(Error::Config { code, .. }) => return vec![format!("load: {code}")],
+        Err(error) => panic!("{language}, case `{}`: {error:?}", case.name),
+    };
+    let mut lines = vec![answer::descriptor(plugin.descriptor())];
+    let plugin = Loaded::of(plugin);
+    for batch in &case.batches {
+        let answer = plugin.call(batch.build());
+        let code = answer.as_ref().err().map(|fault| fault.code().to_owned());
+        assert_eq!(code, batch.fails, "{language}, case `{}`, step {}: {answer:?}", case.name, batch.step);
+        lines.extend(answer.unwrap_or_else(|fault| vec![answer::fault("batch", fault.code(), &fault.to_string())]));
+        plugin.plugin().end_step();
+        lines.extend(sink.take_lines().iter().filter_map(answer::log));
+        lines.extend(plugin.plugin().take_metrics().iter().filter_map(|(name, value)| answer::metric(name, *value)));
+    }
+    let state = plugin.plugin().save_state().unwrap();
+    lines.push(format!("state: {}", state.as_deref().map_or_else(|| "none".to_owned(), answer::hex)));
+    // Whoever takes the state over goes on where it was left.
+    if let (Some(state), Some(batch)) = (state, case.batches.last().filter(|batch| batch.fails.is_none())) {
+        let other = Loaded::of(load(&host, language, case).unwrap());
+        other.plugin().load_state(&state).unwrap();
+        lines.extend(other.call(batch.build()).unwrap());
+    }
+    lines
+}
+
+/// A plugin of any kind.
+enum Loaded {
+    Reward(Arc<dyn plumb_core::RewardFn>),
+    Shaper(Arc<dyn plumb_core::Shaper>),
+    Filter(Arc<dyn plumb_core::Filter>),
+}
+
+impl Loaded {
+    fn of(plugin: LoadedPlugin) -> Self {
+        match plugin.id().kind {
+            PluginKind::Reward => Loaded::Reward(plugin.into_reward().unwrap()),
+            PluginKind::Shaper => Loaded::Shaper(plugin.into_shaper().unwrap()),
+            PluginKind::Filter => Loaded::Filter(plugin.into_filter().unwrap()),
+            kind => panic!("no case is for a {kind}"),
+        }
+    }
+
+    fn plugin(&self) -> &dyn plumb_core::feedback::Plugin {
+        match self {
+            Loaded::Reward(plugin) => &**plugin,
+            Loaded::Shaper(plugin) => &**plugin,
+            Loaded::Filter(plugin) => &**plugin,
+        }
+    }
+
+    fn call(&self, batch: plumb_core::Batch) -> Result<Vec<String>, PluginFault> {
+        match self {
+            Loaded::Reward(plugin) => plugin.score(batch).map(|rewards| answer::rewards(&rewards)),
+            Loaded::Shaper(plugin) => plugin.shape(&batch).map(|shaped| answer::shaped(&shaped)),
+            Loaded::Filter(plugin) => plugin.select(&batch).map(|decision| answer::decision(&decision)),
+        }
+        .map_err(|error| error.fault)
+    }
+}
+
+/// Runs the cases of a kind in all languages.
+fn conform(kind: PluginKind) {
+    let cases = case::read(&root().join("tests/conformance/cases.jsonl"));
+    let cases: Vec<Case> = cases.into_iter().filter(|case| case.kind == kind).collect();
+    assert!(!cases.is_empty(), "there are cases for a {kind}");
+    for case in &cases {
+        let expected = run(LANGUAGES[0], case);
+        assert_eq!(case.fails_to_load, expected == ["load: bad-config"], "case `{}`: {expected:?}", case.name);
+        for language in &LANGUAGES[1..] {
+            let got = run(language, case);
+            let differs = (0..expected.len().max(got.len())).find(|&line| expected.get(line) != got.get(line));
+            if let Some(line) = differs {
+                let (name, first) = (&case.name, LANGUAGES[0]);
+                panic!("case `{name}`, line {line}\n{first:>10}: {:?}\n{language:>10}: {:?}", expected.get(line), got.get(line));
+            }
+        }
+    }
+}
+
+#[test]
+fn rewards_of_all_languages_have_one_answer() {
+    conform(PluginKind::Reward);
+}
+
+#[test]
+fn shapers_of_all_languages_have_one_answer_and_one_state() {
+    conform(PluginKind::Shaper);
+}
+
+#[test]
+fn filters_of_all_languages_have_one_answer() {
+    conform(PluginKind::Filter);
+}
