@@ -9,7 +9,7 @@ use plumb_xtask::{guest, javascript};
 use crate::{root, say, target};
 
 /// The kinds; each language has a folder for every one.
-const KINDS: [&str; 5] = ["reward", "shaper", "judge", "filter", "tool"];
+const KINDS: [&str; 3] = ["reward", "shaper", "filter"];
 
 /// Builds all of them. What did not change is left alone.
 pub fn build() -> Result<()> {

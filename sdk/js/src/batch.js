@@ -6,10 +6,13 @@ import { decode, encode } from "./utf8.js";
 /** Many texts as one buffer: row `i` is `bytes[ends[i-1]..ends[i]]`, with `ends[-1] = 0`. Rows are decoded when asked for. */
 export class Texts {
   #decoded = [];
+  #read;
 
-  constructor(bytes, ends) {
+  /** `read(row)` gives a row's string where that is quicker than to decode it here. */
+  constructor(bytes, ends, read) {
     this.bytes = bytes;
     this.ends = ends;
+    this.#read = read;
   }
 
   /** Packs strings (as UTF-8) and byte arrays (as they are). */
@@ -34,8 +37,10 @@ export class Texts {
 
   /** Row `row` as a string. */
   get(row) {
+    const decoded = this.#decoded[row];
+    if (decoded !== undefined) return decoded;
     const [start, stop] = bounds(this.ends, row);
-    return (this.#decoded[row] ??= decode(this.bytes, start, stop));
+    return (this.#decoded[row] = this.#read ? this.#read(row) : decode(this.bytes, start, stop));
   }
 
   /** Bytes of row `row`. */

@@ -37,14 +37,23 @@ export class Rewards {
         throw new TypeError(`row ${row}: the reward is ${describe(value)}, not a number; throw \`Fault.abstain\` where there is none`);
       }
       this.values.push(value);
-      for (const [name, part] of Object.entries(score?.parts ?? {})) {
+      for (const name in score?.parts) {
+        const part = score.parts[name];
         if (typeof part !== "number") throw new TypeError(`row ${row}: part \`${name}\` is ${describe(part)}, not a number`);
-        let found = this.parts.find((one) => one.name === name);
-        if (!found) this.parts.push((found = { name, values: new Array(row).fill(NaN) }));
-        found.values.push(part);
+        this.#values(name, row).push(part);
       }
     }
-    for (const { values } of this.parts) if (values.length === row) values.push(NaN);
+    for (let i = 0; i < this.parts.length; i++) {
+      if (this.parts[i].values.length === row) this.parts[i].values.push(NaN);
+    }
+  }
+
+  /** The values of a part, which rows before `row` left out if it is new. */
+  #values(name, row) {
+    for (let i = 0; i < this.parts.length; i++) if (this.parts[i].name === name) return this.parts[i].values;
+    const values = new Array(row).fill(NaN);
+    this.parts.push({ name, values });
+    return values;
   }
 }
 

@@ -31,7 +31,7 @@ export default defineStatefulShaper({
       for (const row of known) {
         means[row] = sum / known.length;
         shaped[row] = values[row] + self.share * (means[row] - values[row]);
-        if (Math.abs(values[row]) > 1e100) faults.push({ row, fault: new Fault("too-large", "beyond 1e100") });
+        if (Math.abs(values[row]) > 1e9) faults.push({ row, fault: new Fault("too-large", "beyond 1e9") });
       }
     });
     if (batch.attr("fail") === "fault") throw new Fault("told-to", "after it counted");

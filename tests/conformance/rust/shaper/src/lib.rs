@@ -30,6 +30,9 @@ impl Shaper for Conformance {
         .state_version(2);
 
     fn new(config: Config) -> Result<Self, Fault> {
+        if !(0.0..=1.0).contains(&config.share) {
+            return Err(Fault::bad_config("`share` must be in [0, 1]"));
+        }
         Ok(Conformance { share: config.share, count: 0, mean: 0.0 })
     }
 
@@ -53,8 +56,8 @@ impl Shaper for Conformance {
                 let mean = sum / f64::from(known);
                 means[row] = mean;
                 shaped[row] = values[row] + self.share * (mean - values[row]);
-                if values[row].abs() > 1e100 {
-                    faults.push(RowFault { row: row as u32, fault: Fault::new("too-large", "beyond 1e100") });
+                if values[row].abs() > 1e9 {
+                    faults.push(RowFault { row: row as u32, fault: Fault::new("too-large", "beyond 1e9") });
                 }
             }
         }
