@@ -8,6 +8,8 @@ mod cli_errors; // every mistake has a code, a place and a next step
 mod command_contracts; // what `score`, `rollout`, `logprobs`, `config` and `model` print
 mod determinism; // threads, SIGKILL and full disks change nothing
 mod docs; // the book's code and links are there
+mod fuzz_corpora; // what the fuzz targets have seen, replayed
+mod hostile_training; // plugins that attack a run
 mod serve; // the protocols of other frameworks, spoken over TCP
 mod train_loop; // a whole run: what it leaves behind
 mod trust; // signatures, locks and packages of plugins

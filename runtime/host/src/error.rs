@@ -48,6 +48,14 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
+    /// Components within the component, or core modules, are instantiated beyond reason.
+    #[error("`{plugin}` becomes more than {limit} instances when it is instantiated; no toolchain makes such a component")]
+    TooManyInstances {
+        /// Which plugin.
+        plugin: String,
+        /// The limit.
+        limit: u64,
+    },
     /// A component, but not one that exports an interface of `plumb:align`.
     #[error(
         "`{plugin}` exports none of plumb:align's interfaces rewarding, shaping, judging and filtering; its exports are: {}",
@@ -199,6 +207,7 @@ impl Error {
             Error::NotAComponent { .. } => "plugin.not_a_component",
             Error::Malformed { .. } => "plugin.malformed",
             Error::TooLarge { .. } => "plugin.too_large",
+            Error::TooManyInstances { .. } => "plugin.too_many_instances",
             Error::NotAPlugin { .. } => "plugin.not_a_plugin",
             Error::SeveralKinds { .. } => "plugin.several_kinds",
             Error::WitVersion { .. } => "plugin.wit_version",

@@ -212,7 +212,7 @@ impl Start {
         };
         let unnamed = Arc::new(Identity { name: name.clone().unwrap_or_default(), config, seed });
         let mut first = instance(&unnamed);
-        first.start().map_err(|error| ("instantiate", name.clone(), error))?;
+        first.start().and_then(|()| first.check_exports()).map_err(|error| ("instantiate", name.clone(), error))?;
         let descriptor = Descriptor::from(first.describe().map_err(|error| ("describe", name.clone(), error))?);
         drop(first);
         descriptor.check().map_err(|fault| ("describe", name.clone(), fault.into()))?;

@@ -7,6 +7,7 @@ use wasmparser::{Parser, Payload};
 
 use crate::bindings::WIT_VERSION;
 use crate::error::{Error, Result};
+use crate::expand::Expansion;
 use crate::limits::{self, EffectiveLimits};
 use crate::manifest::{self, Manifest};
 
@@ -129,9 +130,13 @@ impl Outline {
             message: error.message().to_owned(),
         };
         let mut outline = Outline::default();
-        let mut depth = 0;
+        let (mut depth, mut expansion) = (0, Expansion::default());
         for payload in Parser::new(0).parse_all(bytes) {
-            match payload.map_err(malformed)? {
+            let payload = payload.map_err(malformed)?;
+            if expansion.read(&payload).map_err(malformed)?.is_none() {
+                return Err(Error::TooManyInstances { plugin: plugin.to_owned(), limit: limits::INSTANCES });
+            }
+            match payload {
                 Payload::Version { .. } => depth += 1,
                 Payload::End(_) => depth -= 1,
                 Payload::ComponentImportSection(section) if depth == 1 => {

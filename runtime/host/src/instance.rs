@@ -31,7 +31,7 @@ impl Code {
     /// Links a component to the host's imports.
     ///
     /// # Errors
-    /// What the component imports and no host has, or exports with other types than the interface's.
+    /// What the component imports and no host has, or does not export.
     pub fn link(engine: &Engine, component: &Component, kind: PluginKind, stateful: bool) -> wasmtime::Result<Self> {
         let mut linker = Linker::new(engine);
         Everything::add_to_linker::<_, HasSelf<_>>(&mut linker, |context: &mut Context| context)?;
@@ -131,6 +131,20 @@ impl Instance {
         let wasm = self.run(|store, _| code.pre.instantiate(store))?;
         self.wasm = Some(wasm);
         Ok(())
+    }
+
+    /// Finds the exports of the plugin's kind, whose types are compared with the interface's.
+    pub(crate) fn check_exports(&mut self) -> Called<()> {
+        let code = Arc::clone(&self.code);
+        self.run(|store, wasm| {
+            let wasm = wasm()?;
+            code.lifecycle.load(&mut *store, wasm)?;
+            code.rewarding.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
+            code.shaping.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
+            code.filtering.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
+            code.state.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
+            Ok(())
+        })
     }
 
     /// `lifecycle.describe`.

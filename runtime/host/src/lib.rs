@@ -16,6 +16,7 @@ mod descriptor;
 mod effects;
 mod engine;
 mod error;
+mod expand;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;

@@ -34,6 +34,8 @@ pub const HOST_CALL_FUEL: u64 = 200;
 pub const ANSWER_BYTES: usize = 64 << 20;
 /// Size of a component, in bytes. Compiling is not metered, so that its input is bounded.
 pub const COMPONENT_BYTES: u64 = 64 << 20;
+/// Instances that a component may become, those of the components within it included. Python's become some two hundred.
+pub const INSTANCES: u64 = 4096;
 /// Resource handles a call may hold at once; it is given one.
 pub const HANDLES: usize = 1000;
 /// Entries of all tables of an instance: function pointers of a guest, some ten thousand for an interpreter.

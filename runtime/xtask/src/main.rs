@@ -38,6 +38,8 @@ enum Task {
     Guests,
     /// Builds the plugins of the conformance suite, in every language, into target/conformance
     Conformance,
+    /// A hundred thousand plugin calls with hostile rows, which must leave nothing behind: minutes
+    Soak,
     /// Fetches SmolLM2-135M-Instruct (98 MB) into target/models, for the parity tests and the recipes that name it
     Model,
 }
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Task::Plugins => plugins(),
         Task::Guests => guests(),
         Task::Conformance => conformance::build(),
+        Task::Soak => soak(),
         Task::Model => model::fetch().map(drop),
     };
     match result {
@@ -83,6 +86,13 @@ fn plugins() -> Result<()> {
 fn guests() -> Result<()> {
     say("guests: misbehaving plugins for the tests, in target/guests");
     guest::build_workspace(&root().join("tests/guests"), &target().join("guests")).context("the guests did not build").map(drop)
+}
+
+fn soak() -> Result<()> {
+    guests()?;
+    say("soak: a hundred thousand plugin calls, one row in twenty hostile");
+    let test = ["test", "--release", "--package", "plumb-host", "--test", "hostile", "--", "--ignored", "--nocapture", "soak"];
+    cargo(&root(), &test)
 }
 
 /// Runs cargo in `folder` with the profile that all of this repository uses.

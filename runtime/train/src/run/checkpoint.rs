@@ -197,7 +197,7 @@ fn write_optimizer(path: &Path, vectors: &[(&str, &[f32])]) -> Result<()> {
 }
 
 /// The newest checkpoint whose files are all there and whole. Each damaged one is passed over with a message that names the file.
-pub(crate) fn newest(folder: &Path, message: &mut dyn FnMut(String)) -> Result<Option<Checkpoint>> {
+pub fn newest(folder: &Path, message: &mut dyn FnMut(String)) -> Result<Option<Checkpoint>> {
     for (_, path) in list(folder)?.into_iter().rev() {
         match verify(&path) {
             Ok(progress) => return Ok(Some(Checkpoint { path, progress })),
@@ -211,6 +211,10 @@ fn verify(path: &Path) -> std::result::Result<Progress, String> {
     let read = |name: &str| fs::read(path.join(name)).map_err(|e| format!("cannot read `{name}`: {e}"));
     let manifest: Manifest = serde_json::from_slice(&read(MANIFEST)?).map_err(|e| format!("`{MANIFEST}`: {e}"))?;
     for (name, expected) in &manifest.files {
+        // A folder from elsewhere may name anything, a device that never ends for one.
+        if !Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_))) {
+            return Err(format!("its manifest names {name:?}, which is no file of a checkpoint"));
+        }
         let found = entry(&path.join(name)).map_err(|e| match e {
             Error::Io { source, .. } => format!("cannot read `{name}`: {source}"),
             other => other.to_string(),
