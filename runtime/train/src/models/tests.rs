@@ -3,8 +3,9 @@ use std::sync::Arc;
 use plumb_core::recipe::{EngineKind, RandomModel, Recipe};
 use plumb_core::services::{Answer, Generated, Models, Question, Sampling};
 use plumb_core::{Ragged, Texts};
+use plumb_model::ScoreHead;
 
-use super::store::ModelStore;
+use super::store::{Loaded, ModelStore};
 use super::{ModelServer, ModelSet, RecordedModels};
 use crate::policy::Policy;
 
@@ -153,6 +154,30 @@ fn embedding_is_the_mean_of_the_last_hidden_states() {
     let hidden = policy.hidden(&tokens).unwrap();
     let mean = |j: usize| (0..3).map(|t| f64::from(hidden[t * 16 + j])).sum::<f64>() / 3.0;
     assert!((0..16).all(|j| (f64::from(values[j]) - mean(j)).abs() < 1e-6));
+}
+
+#[test]
+fn classifier_scores_the_last_token_and_has_no_words() {
+    let (server, mut store, mut policy) = (ModelServer::default(), ModelStore::without_models(7), policy(1));
+    let weights: Vec<f32> = (0..32).map(|i| i as f32 / 10.0 - 1.0).collect();
+    let head = ScoreHead { labels: vec!["helpful".into(), "harmless".into()], weights: weights.clone() };
+    store.loaded.insert("rm".into(), Loaded { model: self::policy(2), score: Some(head) });
+    let scores = served(&mut policy, &mut store, &server, || {
+        assert_eq!(server.generate(&[question("rm", &["ab"])])[0].as_ref().unwrap_err().code, "unsupported");
+        assert_eq!(server.logprobs("rm", &texts(&["ab"]), &texts(&["c"])).unwrap_err().code, "unsupported");
+        server.score("rm", &texts(&["ab", "d"]), &texts(&["c", ""])).unwrap()
+    });
+    assert_eq!(scores.iter().map(|(label, _)| label.as_str()).collect::<Vec<_>>(), ["helpful", "harmless"]);
+    let mut model = self::policy(2);
+    for (row, text) in ["abc", "d"].into_iter().enumerate() {
+        let tokens = model.tokenizer.encode(text).unwrap();
+        let hidden = model.hidden(&tokens).unwrap();
+        for (label, (_, values)) in scores.iter().enumerate() {
+            let last = hidden[hidden.len() - 16..].iter().zip(&weights[16 * label..]);
+            let expected: f64 = last.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+            assert!((values[row] - expected).abs() < 1e-9, "{text}, label {label}: {}, expected {expected}", values[row]);
+        }
+    }
 }
 
 #[test]
