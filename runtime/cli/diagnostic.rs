@@ -243,6 +243,8 @@ fn host(error: &plumb_host::Error) -> Kind {
         Error::Config { .. } => Kind { exit: ExitStatus::Usage, ..kind }.hint("see what it accepts: `plumb plugin inspect`"),
         Error::WrongKind { expected, .. } => Kind { exit: ExitStatus::Usage, ..kind }
             .hint(format!("choose a {expected} plugin; names begin with the kind: `{expected}-...`")),
+        Error::Tool { .. } => Kind { exit: ExitStatus::Usage, ..kind }
+            .hint("a tool is `{ builtin = \"calculator\" }`, `{ builtin = \"search\", config = { corpus = \"FILE.jsonl\" } }` or `{ plugin = \"NAME\" }`"),
         Error::WitVersion { .. } => kind.hint("build the plugin again with this version's SDK"),
         _ => kind,
     }

@@ -1,9 +1,11 @@
 //! Connects training to the plugin host: names in a recipe to sandboxed components.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use plumb_core::recipe::{Grants, PluginUse};
+use plumb_core::recipe::{Grants, PluginUse, ToolUse};
+use plumb_core::services::{Models, NoModels};
 use plumb_core::{Filter, Judge, PluginId, PluginKind, RewardFn, Shaper};
 use plumb_host::{Host, HostOptions, Inspection, LoadRequest, LoadedPlugin, Sink, Source};
 use plumb_train::run::LockedPlugin;
@@ -12,9 +14,23 @@ use plumb_train::{LoadError, PluginFactory};
 use crate::plugin_path;
 use crate::trust::{Trust, Vouched};
 
-/// Starts a plugin host with as many threads as everything else uses.
+/// Starts a plugin host with as many threads as everything else uses, and without models.
 pub fn host(seed: u64, sink: Arc<dyn Sink>) -> Result<Host, plumb_host::Error> {
-    Host::new(HostOptions { threads: rayon::current_num_threads(), cache_dir: plumb_host::default_cache_dir(), seed, sink })
+    host_with_models(seed, sink, Arc::new(NoModels))
+}
+
+/// As [`host`]; `models` answers the questions of plugins that are granted models.
+pub fn host_with_models(seed: u64, sink: Arc<dyn Sink>, models: Arc<dyn Models>) -> Result<Host, plumb_host::Error> {
+    let threads = rayon::current_num_threads();
+    Host::new(HostOptions { threads, cache_dir: plumb_host::default_cache_dir(), seed, sink, models })
+}
+
+/// Sets up a recipe's tools, before the plugins that may be granted them are loaded. `trust` holds for tool plugins too.
+pub fn load_tools(host: &mut Host, tools: &BTreeMap<String, ToolUse>, recipe_folder: &Path, trust: &Trust) -> anyhow::Result<()> {
+    host.load_tools(tools, recipe_folder, |plugin| {
+        let path = plugin_path::resolve(plugin, Some(recipe_folder))?;
+        Ok(Source::Bytes(path.display().to_string(), trust.open(&path)?.bytes))
+    })
 }
 
 /// Loads the plugins of a recipe.
@@ -48,6 +64,7 @@ impl Plugins {
             name: plugin.name.clone(),
             config: plugin.config.clone(),
             limits: plugin.limits.clone(),
+            grants: plugin.grants.clone(),
         })?;
         let noted = Loaded {
             id: loaded.id().clone(),
@@ -66,8 +83,7 @@ impl PluginFactory for Plugins {
     }
 
     fn judge(&self, plugin: &PluginUse) -> Result<Arc<dyn Judge>, LoadError> {
-        self.load(PluginKind::Judge, plugin)?;
-        Err("judges cannot be run by this build".into())
+        Ok(self.load(PluginKind::Judge, plugin)?.into_judge()?)
     }
 
     fn shaper(&self, plugin: &PluginUse) -> Result<Arc<dyn Shaper>, LoadError> {

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use plumb_core::recipe::{
-    Algorithm, Eval, FaultPolicy, FilterScope, ModelSource, Optimizer, RandomModel, Recipe, Rollout, Stage,
+    Algorithm, Eval, FaultPolicy, FilterScope, ModelSource, Optimizer, PluginUse, RandomModel, Recipe, Rollout, Stage,
 };
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, did_you_mean};
 
 /// Checks a recipe whose relative paths start at `folder`.
 pub fn recipe(recipe: &Recipe, folder: &Path) -> Result<(), Diagnostic> {
@@ -23,8 +23,37 @@ pub fn recipe(recipe: &Recipe, folder: &Path) -> Result<(), Diagnostic> {
         require(!one.name.is_empty(), "stages", "each stage needs a name")?;
         require(names.insert(&one.name), &format!("stages.{}", one.name), "two stages have this name")?;
         stage(one, folder)?;
+        plugin_uses(one).try_for_each(|(list, plugin)| grants(list, plugin, one, recipe))?;
     }
     Ok(())
+}
+
+/// Every plugin of a stage, with the name of the list it stands in.
+fn plugin_uses(stage: &Stage) -> impl Iterator<Item = (&'static str, &PluginUse)> {
+    let rewards = stage.rewards.iter().map(|reward| ("rewards", &reward.plugin));
+    let judges = stage.judges.iter().map(|judge| ("judges", &judge.plugin));
+    let shapers = stage.shapers.iter().map(|shaper| ("shapers", &shaper.plugin));
+    let filters = stage.filters.iter().map(|filter| ("filters", &filter.plugin));
+    let swaps = stage.swaps.iter().map(|swap| ("swaps", &swap.plugin));
+    let eval = stage.eval.iter().map(|eval| ("eval", &eval.reward));
+    rewards.chain(judges).chain(shapers).chain(filters).chain(swaps).chain(eval)
+}
+
+/// What a plugin is granted must be there.
+fn grants(list: &str, plugin: &PluginUse, stage: &Stage, recipe: &Recipe) -> Result<(), Diagnostic> {
+    let name = plugin.name.as_ref().unwrap_or(&plugin.plugin);
+    let models = || ["policy", "reference"].into_iter().chain(recipe.models.keys().map(String::as_str));
+    let tools = || recipe.tools.keys().map(String::as_str);
+    let check = |what: &str, granted: &[String], there: Vec<&str>| {
+        let Some(unknown) = granted.iter().find(|name| !there.contains(&name.as_str())) else { return Ok(()) };
+        let list_there = there.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let error = Diagnostic::usage("recipe.value", format!("there is no {what} `{unknown}`"))
+            .at(format!("stages.{}.{list}.{name}.grants.{what}s", stage.name))
+            .because(if there.is_empty() { format!("the recipe has no `[{what}s]`") } else { format!("there are {list_there}") });
+        Err(error.hint(did_you_mean(unknown, there).unwrap_or_else(|| format!("add `[{what}s.{unknown}]` to the recipe"))))
+    };
+    check("model", &plugin.grants.models, models().collect())?;
+    check("tool", &plugin.grants.tools, tools().collect())
 }
 
 fn model(source: &ModelSource, folder: &Path) -> Result<(), Diagnostic> {
@@ -231,6 +260,18 @@ mod tests {
     }
 
     #[test]
+    fn grants_of_what_is_there_pass_and_others_say_what_there_is() {
+        checked(&["stages.rl.rewards.a.grants={ models = [\"policy\", \"reference\"] }"]).unwrap();
+        let tools = "tools={ calculator = { builtin = \"calculator\" } }";
+        checked(&[tools, "stages.rl.rewards.a.grants={ tools = [\"calculator\"] }"]).unwrap();
+        let error = checked(&[tools, "stages.rl.rewards.a.grants={ tools = [\"calculater\"] }"]).unwrap_err();
+        assert_eq!(error.hint.as_deref(), Some("did you mean `calculator`?"));
+        let error = checked(&["stages.rl.rewards.a.grants={ models = [\"judge\"] }"]).unwrap_err();
+        assert_eq!(error.causes, ["there are `policy`, `reference`"]);
+        assert_eq!(error.hint.as_deref(), Some("add `[models.judge]` to the recipe"));
+    }
+
+    #[test]
     fn each_rule_names_the_key_that_breaks_it() {
         for (set, key) in [
             ("name=../up", "name"),
@@ -250,6 +291,8 @@ mod tests {
             ("stages.rl.optimizer.learning_rate=nan", "stages.rl.optimizer.learning_rate"),
             ("stages.sft.rewards=[{ plugin = \"a\" }]", "stages.sft.rewards"),
             ("stages.rl.eval={ reward = { plugin = \"a\" } }", "stages.rl.eval.files"),
+            ("stages.rl.rewards.a.grants={ models = [\"grader\"] }", "stages.rl.rewards.a.grants.models"),
+            ("stages.rl.judges=[{ plugin = \"j\", grants = { tools = [\"t\"] } }]", "stages.rl.judges.j.grants.tools"),
         ] {
             let error = checked(&[set]).map_or_else(|e| e, |()| panic!("`{set}` must be refused"));
             assert_eq!(error.place.as_deref(), Some(key), "{set}: {error:?}");

@@ -13,6 +13,7 @@ mod oci;
 mod sign;
 mod subject;
 mod test;
+mod verdicts;
 mod watch;
 
 use clap::Subcommand;

@@ -52,10 +52,8 @@ pub fn run(args: &ScoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let log = Arc::new(PluginLog::new(output));
     let loaded = plugins::host(args.seed, Arc::clone(&log) as _)?.load(LoadRequest {
         source: Source::Path(path),
-        kind: PluginKind::Reward,
-        name: None,
         config,
-        limits: plumb_core::recipe::LimitsUse::default(),
+        ..LoadRequest::new(PluginKind::Reward, "")
     })?;
     let needs: BTreeSet<String> = loaded.descriptor().needs_columns.iter().cloned().collect();
     let reward = loaded.into_reward()?;

@@ -12,7 +12,7 @@ use plumb_core::recipe::Stage;
 use plumb_train::evaluation::Evaluated;
 use plumb_train::run::MetricSet;
 use plumb_train::run::report::wilson_interval;
-use plumb_train::{Observer, Summary, TrainRequest};
+use plumb_train::{ModelServer, Observer, Summary, TrainRequest};
 use serde_json::json;
 
 use crate::args::GlobalArgs;
@@ -56,13 +56,16 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, output: Output) -> anyhow::Res
     let log = Arc::new(PluginLog::new(output));
     lock::check(&file, args.locked)?;
     let trust = Trust::new(&file.recipe.trust)?;
-    let plugins = Plugins::new(plugins::host(file.recipe.seed, Arc::clone(&log) as _)?, file.folder.clone(), trust);
+    let models = Arc::new(ModelServer::default());
+    let mut host = plugins::host_with_models(file.recipe.seed, Arc::clone(&log) as _, Arc::clone(&models) as _)?;
+    plugins::load_tools(&mut host, &file.recipe.tools, &file.folder, &trust)?;
+    let plugins = Plugins::new(host, file.folder.clone(), trust);
     let request = TrainRequest {
         recipe: file.recipe,
         recipe_dir: file.folder,
         run_dir: run_dir.clone(),
         resume: args.resume,
-        models: Arc::default(),
+        models,
         interrupt: interrupt_flag(output)?,
     };
     let threads = global.threads.map_or_else(String::new, |threads| format!(", {threads} threads"));

@@ -237,16 +237,20 @@ pub enum PluginFault {
         message: String,
     },
     /// The guest used up its fuel.
-    #[error("ran out of fuel, limit {limit_fuel} units")]
+    #[error("ran out of fuel: spent {limit_fuel} units, all it had, on {rows} row{}", if *rows == 1 { "" } else { "s" })]
     OutOfFuel {
         /// Fuel the call had, in wasmtime's units (about one per instruction).
         limit_fuel: u64,
+        /// Rows of the call.
+        rows: usize,
     },
     /// The guest wanted more memory than it may have.
-    #[error("ran out of memory, limit {limit_mib} MiB")]
+    #[error("ran out of memory: needs at least {asked_mib} MiB, limit {limit_mib} MiB")]
     OutOfMemory {
         /// The limit.
         limit_mib: u64,
+        /// What it would have had with what it asked for last. Rounded up; more may be asked for after that.
+        asked_mib: u64,
     },
     /// The clock ran out: a guard against hangs, not part of a plugin's result.
     #[error("missed its deadline of {limit_ms} ms")]

@@ -4,11 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plumb_core::feedback::{MAX_PARTS, Pairs, Relabel, Span};
+use plumb_core::services::ServiceFault;
 use plumb_core::{Batch, Column, Decision, Outcome, PluginFault, Ragged, Rewards, RowFault, Shaped};
 
-use crate::bindings::{filtering, rewarding, shaping, types};
+use crate::bindings::{filtering, rewarding, shaping, tooling, types};
 use crate::limits;
+use crate::services::ToolAnswers;
 use crate::view::BatchView;
+
+mod judging;
+
+pub use judging::turn;
 
 type Checked<T> = Result<T, PluginFault>;
 
@@ -98,6 +104,24 @@ pub fn decision(answer: filtering::Decision, batch: &Batch) -> Checked<Decision>
         parts: parts(answer.parts, rows, |_| false)?,
         reasons: reasons.into_iter().collect(),
     })
+}
+
+/// Checks a tool's answer for that many rows.
+pub fn tool_outputs(answer: tooling::Outputs, rows: usize) -> Checked<ToolAnswers> {
+    let mut faults = BTreeMap::new();
+    for types::RowFault { row, fault } in answer.faults {
+        in_range("a fault", row, rows)?;
+        let fault = ServiceFault { code: code(fault.code)?, message: clip(fault.message), retryable: fault.retryable };
+        if faults.insert(row as usize, fault).is_some() {
+            return bad(format!("two faults for row {row}"));
+        }
+    }
+    let texts = judging::texts("the outputs", answer.output, rows)?;
+    let outputs = (0..rows).map(|row| match faults.remove(&row) {
+        Some(fault) => Err(fault),
+        None => Ok(texts.get(row).unwrap_or_default().to_owned()),
+    });
+    Ok(outputs.collect())
 }
 
 fn token_values(tokens: types::RaggedF32, batch: &Batch, faulty: impl Fn(usize) -> bool) -> Checked<Ragged<f32>> {

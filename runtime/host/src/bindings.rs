@@ -11,7 +11,11 @@ mod generated {
                 include plumb:align/reward@0.1.1;
                 include plumb:align/shaper@0.1.1;
                 include plumb:align/filter@0.1.1;
+                include plumb:align/judge@0.1.1;
+                include plumb:align/tool@0.1.1;
                 include plumb:align/stateful@0.1.1;
+                import plumb:align/models@0.1.1;
+                import plumb:align/tools@0.1.1;
             }
         ",
         world: "plumb:host/everything",
@@ -20,9 +24,8 @@ mod generated {
     });
 }
 
-pub use generated::Everything;
-pub use generated::exports::plumb::align::{filtering, lifecycle, rewarding, shaping, state};
-pub use generated::plumb::align::{config, data, kv, log, metrics, random, types};
+pub use generated::exports::plumb::align::{filtering, judging, lifecycle, rewarding, shaping, state, tooling};
+pub use generated::plumb::align::{config, data, kv, log, metrics, models, random, tools, types};
 
 /// Version of `plumb:align` that this host speaks; it serves components built for any 0.1.x that use no more than this.
 pub const WIT_VERSION: &str = "0.1.1";

@@ -12,6 +12,7 @@ use crate::engine;
 use crate::kv;
 use crate::limits;
 use crate::meter::{Cost, Meter};
+use crate::services::{Asking, Services};
 use crate::sink::{LogLevel, MetricValue};
 use crate::tally::Tally;
 use crate::view::BatchView;
@@ -65,6 +66,10 @@ pub struct Context {
     pub step: u64,
     /// Values and writes.
     pub kv: kv::Transaction,
+    /// Models and tools that the guest was granted.
+    pub services: Arc<Services>,
+    /// What it asked of them.
+    pub asking: Asking,
     /// Log lines.
     pub lines: Lines,
     /// Metrics by name.
@@ -74,7 +79,7 @@ pub struct Context {
 
 impl Context {
     /// A context for one call.
-    pub fn new(identity: Arc<Identity>, memory_mib: u64, step: u64, values: kv::Values) -> Self {
+    pub fn new(identity: Arc<Identity>, services: Arc<Services>, memory_mib: u64, step: u64, values: kv::Values) -> Self {
         Context {
             table: ResourceTable::new(),
             memory: MemoryLimit::new(memory_mib),
@@ -82,6 +87,8 @@ impl Context {
             meter: Meter::default(),
             step,
             kv: kv::Transaction::new(values),
+            services,
+            asking: Asking::default(),
             lines: Lines::default(),
             metrics: Tally::default(),
             metric_values: 0,
@@ -133,14 +140,15 @@ pub struct MemoryLimit {
     bytes: usize,
     used: usize,
     table_elements: usize,
-    /// Whether the guest was denied memory: a trap that follows is the guest's allocator giving up.
-    pub denied: bool,
+    /// What all memories would have had to hold, in bytes, when the guest was denied memory last: a trap that follows is its
+    /// allocator giving up.
+    pub denied: Option<usize>,
 }
 
 impl MemoryLimit {
     fn new(memory_mib: u64) -> Self {
         let bytes = usize::try_from(memory_mib << 20).unwrap_or(usize::MAX);
-        MemoryLimit { bytes, used: 0, table_elements: 0, denied: false }
+        MemoryLimit { bytes, used: 0, table_elements: 0, denied: None }
     }
 }
 
@@ -148,7 +156,7 @@ impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let used = self.used.saturating_sub(current).saturating_add(desired);
         if used > self.bytes {
-            self.denied = true;
+            self.denied = Some(used);
             return Ok(false);
         }
         self.used = used;

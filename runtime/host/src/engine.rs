@@ -14,7 +14,9 @@ pub const TICK: Duration = Duration::from_millis(10);
 /// Stack of a guest. Depth at overflow is part of a plugin's behaviour, so that it does not depend on the thread.
 pub const GUEST_STACK_BYTES: usize = 1 << 20;
 
-/// Instances beyond one per worker: those that callers hold themselves.
+/// Instances of a worker: that of its call, and that of a tool which the call may be waiting for.
+const WORKER_INSTANCES: usize = 2;
+/// Instances beyond those of the workers: those that callers hold themselves.
 const SPARE_INSTANCES: u32 = 16;
 /// Core instances of a component: 6 for Rust, 57 for JavaScript, 115 for Python as their toolchains build them today.
 pub const CORE_INSTANCES: u32 = 160;
@@ -46,7 +48,7 @@ fn config(pool: Option<PoolingAllocationConfig>) -> Config {
 }
 
 fn pool(threads: usize) -> PoolingAllocationConfig {
-    let instances = u32::try_from(threads).unwrap_or(u32::MAX).saturating_add(SPARE_INSTANCES);
+    let instances = u32::try_from(threads.saturating_mul(WORKER_INSTANCES)).unwrap_or(u32::MAX).saturating_add(SPARE_INSTANCES);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .max_component_instance_size(10 << 20)

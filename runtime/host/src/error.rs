@@ -58,7 +58,7 @@ pub enum Error {
     },
     /// A component, but not one that exports an interface of `plumb:align`.
     #[error(
-        "`{plugin}` exports none of plumb:align's interfaces rewarding, shaping, judging and filtering; its exports are: {}",
+        "`{plugin}` exports none of plumb:align's interfaces rewarding, shaping, judging, filtering and tooling; its exports are: {}",
         list(exports)
     )]
     NotAPlugin {
@@ -107,17 +107,31 @@ pub enum Error {
         /// What the author can do.
         fix: &'static str,
     },
-    /// The component imports a capability that is not granted to it.
-    #[error("`{plugin}` imports `{import}`, a capability it is not granted: {meaning}; {fix}")]
+    /// The plugin asks models or tools, which it is not granted.
+    #[error("`{plugin}` asks {capability}, which it is not granted: {fix}")]
     NotGranted {
         /// Which plugin.
         plugin: String,
-        /// Name of the import.
-        import: String,
-        /// What it would give the plugin.
-        meaning: &'static str,
-        /// What can be done.
-        fix: &'static str,
+        /// The capability: `models` or `tools`.
+        capability: &'static str,
+        /// The lines to add, and where.
+        fix: String,
+    },
+    /// A tool of the recipe cannot be set up.
+    #[error("tool `{tool}` cannot be set up: {message}")]
+    Tool {
+        /// Its name in the recipe.
+        tool: String,
+        /// Why.
+        message: String,
+    },
+    /// The plugin's own JSON schema of its configuration is none.
+    #[error("what `{plugin}` describes as the JSON schema of its configuration is none: {message}")]
+    Schema {
+        /// Which plugin.
+        plugin: String,
+        /// What is wrong.
+        message: String,
     },
     /// The embedded `plugin.toml` cannot be read or contradicts the component.
     #[error("the manifest (plugin.toml) of `{plugin}` is wrong: {message}")]
@@ -127,13 +141,16 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
-    /// A reward plugin exports `state`.
+    /// A plugin exports `state` whose kind cannot have one.
     #[error(
-        "reward plugin `{plugin}` exports `state`, but rewards of a step are computed side by side and have no order; keep values in `kv`"
+        "{kind} plugin `{plugin}` exports `state`, but calls of its kind are made side by side and have no order; {}",
+        if *kind == PluginKind::Tool { "a tool keeps nothing" } else { "keep values in `kv`" }
     )]
-    StatefulReward {
+    Stateful {
         /// Which plugin.
         plugin: String,
+        /// Its kind.
+        kind: PluginKind,
     },
     /// A limit in the recipe or the manifest is out of range.
     #[error("limit `{limit}` of `{plugin}` is {value}, it must be {allowed}")]
@@ -215,7 +232,9 @@ impl Error {
             Error::UnknownImport { .. } => "plugin.unknown_import",
             Error::NotGranted { .. } => "plugin.not_granted",
             Error::Manifest { .. } => "plugin.manifest",
-            Error::StatefulReward { .. } => "plugin.stateful_reward",
+            Error::Tool { .. } => "tool.config",
+            Error::Schema { .. } => "plugin.schema",
+            Error::Stateful { .. } => "plugin.stateful",
             Error::Limit { .. } => "plugin.limit",
             Error::ManifestLimit { .. } => "plugin.manifest_limit",
             Error::Config { .. } => "plugin.config",

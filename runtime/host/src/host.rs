@@ -1,10 +1,14 @@
 //! The host: an engine, its workers, and how plugins get in.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use plumb_core::recipe::LimitsUse;
-use plumb_core::{Batch, Decision, Filter, PluginError, PluginFault, PluginId, PluginKind, RewardFn, Rewards, Shaped, Shaper};
+use plumb_core::recipe::{Grants, LimitsUse, ToolUse};
+use plumb_core::services::{Models, NoModels, Tools};
+use plumb_core::{
+    Batch, Decision, Filter, Judge, PluginError, PluginFault, PluginId, PluginKind, RewardFn, Rewards, Shaped, Shaper,
+};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -22,8 +26,11 @@ use crate::manifest::Manifest;
 use crate::plugin::WasmPlugin;
 use crate::pool::Pool;
 use crate::runner::{Memory, Runner, lock};
+use crate::schema::{self, Refusal};
+use crate::services::Services;
 use crate::sink::{Discard, LogLevel, LogLine, Sink};
 use crate::stats::PluginStats;
+use crate::tools::{self, PluginTool, Toolbox};
 use crate::view::BatchView;
 
 /// How to set up a [`Host`].
@@ -36,11 +43,13 @@ pub struct HostOptions {
     pub seed: u64,
     /// Takes log lines.
     pub sink: Arc<dyn Sink>,
+    /// Answers the questions of plugins that are granted models.
+    pub models: Arc<dyn Models>,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
-        HostOptions { threads: 1, cache_dir: None, seed: 0, sink: Arc::new(Discard) }
+        HostOptions { threads: 1, cache_dir: None, seed: 0, sink: Arc::new(Discard), models: Arc::new(NoModels) }
     }
 }
 
@@ -66,10 +75,12 @@ pub struct LoadRequest {
     pub config: serde_json::Map<String, serde_json::Value>,
     /// Limits that replace those of the manifest.
     pub limits: LimitsUse,
+    /// Models and tools that it may ask.
+    pub grants: Grants,
 }
 
 impl LoadRequest {
-    /// The plugin in a file, with its own name, no configuration and its own limits.
+    /// The plugin in a file, with its own name, no configuration, its own limits and no grants.
     pub fn new(kind: PluginKind, path: impl Into<PathBuf>) -> Self {
         LoadRequest {
             source: Source::Path(path.into()),
@@ -77,6 +88,7 @@ impl LoadRequest {
             name: None,
             config: serde_json::Map::new(),
             limits: LimitsUse::default(),
+            grants: Grants::default(),
         }
     }
 }
@@ -94,6 +106,8 @@ pub struct Host {
     cache: Option<Cache>,
     seed: u64,
     sink: Arc<dyn Sink>,
+    models: Arc<dyn Models>,
+    tools: Arc<dyn Tools>,
     stats: Mutex<Vec<(PluginId, Arc<Mutex<PluginStats>>)>>,
 }
 
@@ -114,7 +128,54 @@ impl Host {
             }
         });
         let shared = Arc::new(Shared { pool: Pool::start(threads)?, _ticker: Ticker::start(&engine)? });
-        Ok(Host { shared, engine, cache, seed: options.seed, sink: options.sink, stats: Mutex::default() })
+        Ok(Host {
+            shared,
+            engine,
+            cache,
+            seed: options.seed,
+            sink: options.sink,
+            models: options.models,
+            tools: Arc::new(Toolbox::default()),
+            stats: Mutex::default(),
+        })
+    }
+
+    /// Sets up the tools that plugins loaded from now on may be granted. Paths in the tools' configurations start at `folder`;
+    /// `resolve` finds a tool plugin.
+    ///
+    /// # Errors
+    /// [`Error::Tool`] for a tool that is neither built in nor a plugin, or both, or whose configuration is wrong; those of
+    /// [`Host::load`] and of `resolve`.
+    pub fn load_tools<E: From<Error>>(
+        &mut self,
+        tools: &BTreeMap<String, ToolUse>,
+        folder: &Path,
+        resolve: impl Fn(&str) -> Result<Source, E>,
+    ) -> Result<(), E> {
+        let mut toolbox = Toolbox::default();
+        for (name, given) in tools {
+            let tool = match (given.builtin, &given.plugin) {
+                (Some(builtin), None) => tools::builtin(name, builtin, given, folder)?,
+                (None, Some(plugin)) => {
+                    let request = LoadRequest {
+                        source: resolve(plugin)?,
+                        kind: PluginKind::Tool,
+                        name: Some(name.clone()),
+                        config: given.config.clone(),
+                        limits: given.limits.clone(),
+                        grants: Grants::default(),
+                    };
+                    Box::new(self.load(request)?.into_tool()?)
+                }
+                _ => {
+                    let message = "exactly one of `builtin` and `plugin` must be there".into();
+                    return Err(Error::Tool { tool: name.clone(), message }.into());
+                }
+            };
+            toolbox.insert(name.clone(), tool);
+        }
+        self.tools = Arc::new(toolbox);
+        Ok(())
     }
 
     /// Loads a plugin: checks what it is, compiles it, and lets it read its configuration.
@@ -134,9 +195,9 @@ impl Host {
         if found != request.kind {
             return Err(Error::WrongKind { plugin: label, expected: request.kind, found });
         }
-        inspection.refuse_imports(&label)?;
-        if inspection.stateful && found == PluginKind::Reward {
-            return Err(Error::StatefulReward { plugin: label });
+        inspection.refuse_imports(&label, &request.grants)?;
+        if inspection.stateful && matches!(found, PluginKind::Reward | PluginKind::Judge | PluginKind::Tool) {
+            return Err(Error::Stateful { plugin: label, kind: found });
         }
         let manifest = inspection.manifest.clone();
         let wanted = manifest.as_ref().map(|manifest| manifest.limits.clone()).unwrap_or_default();
@@ -147,22 +208,18 @@ impl Host {
             Some(cache) => cache.load(&self.engine, &inspection.digest, &bytes),
             None => Component::from_binary(&self.engine, &bytes),
         };
-        let code = Arc::new(Code::link(&self.engine, &component.map_err(compile)?, found, inspection.stateful).map_err(compile)?);
+        let services = Arc::new(Services::new(Arc::clone(&self.models), Arc::clone(&self.tools), request.grants));
+        let code = Code::link(&self.engine, &component.map_err(compile)?, found, inspection.stateful, &services).map_err(compile)?;
+        let code = Arc::new(code);
 
-        let config = serde_json::Value::Object(request.config).to_string();
+        let config = serde_json::Value::Object(request.config);
         let name = request.name.or_else(|| manifest.as_ref().map(|manifest| manifest.name.clone()));
-        let start = Start { code: Arc::clone(&code), name, config, seed: self.seed, limits };
+        let start = Start { code: Arc::clone(&code), services: Arc::clone(&services), name, config, seed: self.seed, limits };
         let digest = inspection.digest.clone();
         let started = self.shared.pool.run(move || start.run());
         let started =
             started.recv().map_err(|_| Error::Host { message: format!("a worker panicked while starting `{label}`") })?;
-        let (identity, descriptor) = started.map_err(|(export, name, error)| match error.fault {
-            PluginFault::Fault { code, message } if export == "init" => Error::Config { plugin: label.clone(), code, message },
-            fault => {
-                let plugin = PluginId { name: name.unwrap_or_else(|| label.clone()), kind: found, digest: digest.clone() };
-                Error::Start { plugin: label.clone(), source: PluginError { plugin, export, fault } }
-            }
-        })?;
+        let (identity, descriptor) = started.map_err(|failed| failed.told(&label, found, &digest))?;
 
         let mut needs = descriptor.needs_columns.clone();
         needs.extend(manifest.iter().flat_map(|manifest| manifest.needs.columns.clone()));
@@ -173,6 +230,7 @@ impl Host {
             id,
             code,
             identity,
+            services,
             limits,
             descriptor,
             needs,
@@ -195,27 +253,55 @@ impl Host {
 /// A plugin's first calls, on a worker.
 struct Start {
     code: Arc<Code>,
+    services: Arc<Services>,
     name: Option<String>,
-    config: String,
+    config: serde_json::Value,
     seed: u64,
     limits: EffectiveLimits,
 }
 
-type Started = std::result::Result<(Arc<Identity>, Descriptor), (&'static str, Option<String>, CallError)>;
+/// Why a plugin did not start.
+enum NotStarted {
+    /// A call failed: which, under which name, and why.
+    Call(&'static str, Option<String>, CallError),
+    /// It was not even asked: the configuration does not fit its schema.
+    Config(Refusal),
+}
+
+impl NotStarted {
+    fn told(self, label: &str, kind: PluginKind, digest: &str) -> Error {
+        let plugin = label.to_owned();
+        match self {
+            NotStarted::Config(Refusal::Schema(message)) => Error::Schema { plugin, message },
+            NotStarted::Config(Refusal::Config(message)) => Error::Config { plugin, code: "schema".into(), message },
+            NotStarted::Call("init", _, CallError { fault: PluginFault::Fault { code, message }, .. }) => {
+                Error::Config { plugin, code, message }
+            }
+            NotStarted::Call(export, name, CallError { fault, .. }) => {
+                let id = PluginId { name: name.unwrap_or_else(|| plugin.clone()), kind, digest: digest.to_owned() };
+                Error::Start { plugin, source: PluginError { plugin: id, export, fault } }
+            }
+        }
+    }
+}
 
 impl Start {
-    /// `describe` first, as it may give the name; then `init` under that name, in a fresh instance like every call.
-    fn run(self) -> Started {
-        let Start { code, name, config, seed, limits } = self;
+    /// `describe` first, as it may give the name, and the schema of the configuration; then `init` under that name, in a fresh
+    /// instance like every call.
+    fn run(self) -> std::result::Result<(Arc<Identity>, Descriptor), NotStarted> {
+        let Start { code, services, name, config, seed, limits } = self;
         let instance = |identity: &Arc<Identity>| {
-            Instance::new(Arc::clone(&code), Arc::clone(identity), limits, 1, 0, kv::Values::default())
+            let (code, identity, services) = (Arc::clone(&code), Arc::clone(identity), Arc::clone(&services));
+            Instance::new(code, identity, services, limits, 1, 0, kv::Values::default())
         };
-        let unnamed = Arc::new(Identity { name: name.clone().unwrap_or_default(), config, seed });
+        let unnamed = Arc::new(Identity { name: name.clone().unwrap_or_default(), config: config.to_string(), seed });
         let mut first = instance(&unnamed);
-        first.start().and_then(|()| first.check_exports()).map_err(|error| ("instantiate", name.clone(), error))?;
-        let descriptor = Descriptor::from(first.describe().map_err(|error| ("describe", name.clone(), error))?);
+        let started = first.start().and_then(|()| first.check_exports());
+        started.map_err(|error| NotStarted::Call("instantiate", name.clone(), error))?;
+        let descriptor = first.describe().map_err(|error| NotStarted::Call("describe", name.clone(), error))?;
+        let descriptor = Descriptor::from(descriptor);
         drop(first);
-        descriptor.check().map_err(|fault| ("describe", name.clone(), fault.into()))?;
+        descriptor.check().map_err(|fault| NotStarted::Call("describe", name.clone(), fault.into()))?;
         let own = name.unwrap_or_else(|| descriptor.name.clone());
         if own.is_empty() {
             let fault = Fault {
@@ -223,12 +309,13 @@ impl Start {
                 message: "the plugin has no name, neither its own nor one in the run".into(),
                 retryable: false,
             };
-            return Err(("describe", None, CallError::from(fault)));
+            return Err(NotStarted::Call("describe", None, CallError::from(fault)));
         }
+        schema::check(&descriptor.config_schema, &config).map_err(NotStarted::Config)?;
         let identity = Arc::new(Identity { name: own, config: unnamed.config.clone(), seed });
         let mut second = instance(&identity);
         let init = second.start().and_then(|()| second.init());
-        init.map_err(|error| ("init", Some(identity.name.clone()), error))?;
+        init.map_err(|error| NotStarted::Call("init", Some(identity.name.clone()), error))?;
         Ok((identity, descriptor))
     }
 }
@@ -290,6 +377,17 @@ impl LoadedPlugin {
     /// The filter.
     pub fn into_filter(self) -> Result<Arc<dyn Filter>> {
         Ok(self.expect(PluginKind::Filter)?)
+    }
+
+    /// The judge. Its turns may ask the models that it was granted; whoever drives it puts the questions.
+    pub fn into_judge(self) -> Result<Arc<dyn Judge>> {
+        Ok(self.expect(PluginKind::Judge)?)
+    }
+
+    /// The tool.
+    pub fn into_tool(self) -> Result<PluginTool> {
+        let WasmPlugin { runner, shared } = &*self.expect(PluginKind::Tool)?;
+        Ok(PluginTool { runner: Arc::clone(runner), _shared: Arc::clone(shared) })
     }
 
     /// One instance by itself, started and initialised, on the caller's thread: for measuring what a call costs without the

@@ -1,7 +1,7 @@
 //! What a plugin file is, read from its bytes without compiling or running anything.
 
 use plumb_core::PluginKind;
-use plumb_core::recipe::LimitsUse;
+use plumb_core::recipe::{Grants, LimitsUse};
 use sha2::{Digest, Sha256};
 use wasmparser::{Parser, Payload};
 
@@ -9,7 +9,7 @@ use crate::bindings::WIT_VERSION;
 use crate::error::{Error, Result};
 use crate::expand::Expansion;
 use crate::limits::{self, EffectiveLimits};
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Capability, Manifest};
 
 /// What is known about a plugin without running it.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -41,7 +41,7 @@ pub struct Import {
     pub name: String,
     /// What it gives the plugin.
     pub meaning: &'static str,
-    /// Whether the host provides it.
+    /// Whether the host provides it to every plugin. Capabilities it provides to those that a recipe grants them.
     pub granted: bool,
     /// What the author can do about an import that is not granted.
     pub fix: Option<&'static str>,
@@ -87,17 +87,46 @@ impl Inspection {
         self.imports.iter().any(|import| interface(&import.name).is_some_and(|(interface, _)| interface == name))
     }
 
-    /// An error for the first import that the host does not provide.
-    pub fn refuse_imports(&self, plugin: &str) -> Result<()> {
-        let Some(import) = self.imports.iter().find(|import| !import.granted) else { return Ok(()) };
-        let (plugin, meaning, fix) = (plugin.to_owned(), import.meaning, import.fix.unwrap_or_default());
-        Err(match interface(&import.name) {
-            Some(("models" | "tools", _)) => Error::NotGranted { plugin, import: import.name.clone(), meaning, fix },
-            Some((_, version)) if !fits(version) => {
-                Error::WitVersion { plugin, interface: import.name.clone(), supported: WIT_VERSION }
+    /// An error for the first import that the host does not provide, or does not grant.
+    pub fn refuse_imports(&self, plugin: &str, grants: &Grants) -> Result<()> {
+        for import in self.imports.iter().filter(|import| !import.granted) {
+            let (plugin, meaning, fix) = (plugin.to_owned(), import.meaning, import.fix.unwrap_or_default());
+            match interface(&import.name) {
+                Some((_, version)) if !fits(version) => {
+                    return Err(Error::WitVersion { plugin, interface: import.name.clone(), supported: WIT_VERSION });
+                }
+                Some(("models", _)) => self.check_grant(&plugin, Capability::Models, &grants.models)?,
+                Some(("tools", _)) => self.check_grant(&plugin, Capability::Tools, &grants.tools)?,
+                _ => return Err(Error::UnknownImport { plugin, import: import.name.clone(), meaning, fix }),
             }
-            _ => Error::UnknownImport { plugin, import: import.name.clone(), meaning, fix },
-        })
+        }
+        // A judge imports nothing for its questions, but the runtime must be allowed to put them.
+        if self.kind == PluginKind::Judge && self.declares(Capability::Models) {
+            self.check_grant(plugin, Capability::Models, &grants.models)?;
+        }
+        Ok(())
+    }
+
+    fn declares(&self, capability: Capability) -> bool {
+        self.manifest.as_ref().is_some_and(|manifest| manifest.needs.capabilities.contains(&capability))
+    }
+
+    /// A capability takes the author's word in the manifest and the user's in the recipe.
+    fn check_grant(&self, plugin: &str, capability: Capability, granted: &[String]) -> Result<()> {
+        let (name, example) = match capability {
+            Capability::Models => (capability.name(), "policy"),
+            Capability::Tools => (capability.name(), "calculator"),
+        };
+        let manifest = format!("`[needs] capabilities = [\"{name}\"]` in its plugin.toml, and build it again");
+        let recipe = format!("`grants = {{ {name} = [\"{example}\"] }}` at the plugin in the recipe, with the names it may ask");
+        let fix = match (self.declares(capability), !granted.is_empty()) {
+            _ if self.kind == PluginKind::Tool => "a tool is asked by others and asks nobody: remove the import".to_owned(),
+            (true, true) => return Ok(()),
+            (false, true) => format!("add {manifest}"),
+            (true, false) => format!("add {recipe}"),
+            (false, false) => format!("add {manifest}; and {recipe}"),
+        };
+        Err(Error::NotGranted { plugin: plugin.to_owned(), capability: name, fix })
     }
 }
 
@@ -214,12 +243,12 @@ fn import(name: &str) -> Import {
             "models" => entry(
                 "asks the run's models for completions, log-probabilities and scores",
                 false,
-                Some("this host provides no models to plugins; compute the answer from the batch's columns instead"),
+                Some("needs `[needs] capabilities = [\"models\"]` in plugin.toml, and `grants = { models = [...] }` in the recipe"),
             ),
             "tools" => entry(
                 "calls tools of the host and other plugins",
                 false,
-                Some("this host provides no tools to plugins; compute the answer from the batch's columns instead"),
+                Some("needs `[needs] capabilities = [\"tools\"]` in plugin.toml, and `grants = { tools = [...] }` in the recipe"),
             ),
             _ => entry("an interface that this host does not know", false, Some(OLD)),
         };

@@ -3,18 +3,20 @@
 
 use std::sync::Arc;
 
-use plumb_core::{Decision, PluginFault, PluginKind, Rewards, Shaped};
+use plumb_core::{Decision, PluginFault, PluginKind, Rewards, Shaped, Texts, Turn};
 use wasmtime::component::{Component, HasSelf, Instance as Wasm, InstancePre, Linker, Resource};
-use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use crate::answer;
-use crate::bindings::types::Fault;
-use crate::bindings::{Everything, filtering, lifecycle, rewarding, shaping, state};
+use crate::bindings::types::{Fault, Generated};
+use crate::bindings::{config, data, kv as kv_import, log, metrics, models, random, tools, types};
+use crate::bindings::{filtering, judging, lifecycle, rewarding, shaping, state, tooling};
 use crate::context::{Breach, Context, Identity};
 use crate::engine::Ticker;
 use crate::kv;
 use crate::limits::{self, EffectiveLimits};
 use crate::meter::Spent;
+use crate::services::{Services, ToolAnswers, of_the_call};
 use crate::view::BatchView;
 
 /// A compiled component with its imports resolved and its exports found.
@@ -24,17 +26,38 @@ pub struct Code {
     rewarding: Option<rewarding::GuestIndices>,
     shaping: Option<shaping::GuestIndices>,
     filtering: Option<filtering::GuestIndices>,
+    judging: Option<judging::GuestIndices>,
+    tooling: Option<tooling::GuestIndices>,
     state: Option<state::GuestIndices>,
 }
 
 impl Code {
-    /// Links a component to the host's imports.
+    /// Links a component to the host's imports: those of every plugin, and the capabilities that this one was granted.
     ///
     /// # Errors
     /// What the component imports and no host has, or does not export.
-    pub fn link(engine: &Engine, component: &Component, kind: PluginKind, stateful: bool) -> wasmtime::Result<Self> {
+    pub fn link(
+        engine: &Engine,
+        component: &Component,
+        kind: PluginKind,
+        stateful: bool,
+        services: &Services,
+    ) -> wasmtime::Result<Self> {
         let mut linker = Linker::new(engine);
-        Everything::add_to_linker::<_, HasSelf<_>>(&mut linker, |context: &mut Context| context)?;
+        let context: fn(&mut Context) -> &mut Context = |context| context;
+        types::add_to_linker::<_, HasSelf<_>>(&mut linker, context)?;
+        data::add_to_linker::<_, HasSelf<_>>(&mut linker, context)?;
+        log::add_to_linker::<_, HasSelf<_>>(&mut linker, context)?;
+        metrics::add_to_linker::<_, HasSelf<_>>(&mut linker, context)?;
+        random::add_to_linker::<_, HasSelf<_>>(&mut linker, context)?;
+        config::add_to_linker::<_, HasSelf<_>>(&mut linker, context)?;
+        kv_import::add_to_linker::<_, HasSelf<_>>(&mut linker, context)?;
+        if services.grants_models() {
+            models::add_to_linker::<_, HasSelf<_>>(&mut linker, context)?;
+        }
+        if services.grants_tools() {
+            tools::add_to_linker::<_, HasSelf<_>>(&mut linker, context)?;
+        }
         let pre = linker.instantiate_pre(component)?;
         let is = |of: PluginKind| (kind == of).then_some(&pre);
         Ok(Code {
@@ -42,6 +65,8 @@ impl Code {
             rewarding: is(PluginKind::Reward).map(rewarding::GuestIndices::new).transpose()?,
             shaping: is(PluginKind::Shaper).map(shaping::GuestIndices::new).transpose()?,
             filtering: is(PluginKind::Filter).map(filtering::GuestIndices::new).transpose()?,
+            judging: is(PluginKind::Judge).map(judging::GuestIndices::new).transpose()?,
+            tooling: is(PluginKind::Tool).map(tooling::GuestIndices::new).transpose()?,
             state: stateful.then(|| state::GuestIndices::new(&pre)).transpose()?,
             pre,
         })
@@ -68,6 +93,19 @@ impl CallError {
             PluginFault::OutOfFuel { .. } => false,
             PluginFault::Fault { .. } => self.retryable,
             _ => true,
+        }
+    }
+
+    /// Whether it concerns every row of the call alike: it failed before it was asked, or answered with a fault of its own.
+    pub fn of_every_row(&self) -> bool {
+        self.at_start || matches!(self.fault, PluginFault::Fault { .. })
+    }
+
+    /// The plugin's own words for its own fault, the host's for the others.
+    pub fn message(&self) -> String {
+        match &self.fault {
+            PluginFault::Fault { message, .. } => message.clone(),
+            other => other.to_string(),
         }
     }
 
@@ -112,14 +150,22 @@ impl Instance {
     pub(crate) fn new(
         code: Arc<Code>,
         identity: Arc<Identity>,
+        services: Arc<Services>,
         limits: EffectiveLimits,
         rows: usize,
         step: u64,
         values: kv::Values,
     ) -> Self {
-        let context = Context::new(identity, limits.memory_mib, step, values);
+        let context = Context::new(identity, services, limits.memory_mib, step, values);
         let mut store = Store::new(code.pre.component().engine(), context);
         store.limiter(|context| &mut context.memory);
+        // What models and tools took of the time is not the guest's: once, and then again as long as there was such time.
+        store.epoch_deadline_callback(|mut store| {
+            Ok(match store.data_mut().asking.take_waited() {
+                Some(waited) => UpdateDeadline::Continue(Ticker::epochs(waited.as_millis() as u64)),
+                None => UpdateDeadline::Interrupt,
+            })
+        });
         store.set_hostcall_fuel(limits::ANSWER_BYTES);
         store.set_max_component_handles(limits::HANDLES);
         Instance { store, wasm: None, code, limits, rows, fuel_used: 0 }
@@ -142,6 +188,8 @@ impl Instance {
             code.rewarding.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
             code.shaping.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
             code.filtering.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
+            code.judging.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
+            code.tooling.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
             code.state.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
             Ok(())
         })
@@ -200,6 +248,43 @@ impl Instance {
         Ok(answer::decision(answer, view.batch())?)
     }
 
+    /// `judging.begin`, checked.
+    pub(crate) fn begin(&mut self, view: &BatchView) -> Called<Turn> {
+        let code = Arc::clone(&self.code);
+        let answer = self.with_batch(view, |store, wasm, batch| {
+            exported(code.judging.as_ref())?.load(&mut *store, wasm)?.call_begin(store, batch)
+        })??;
+        self.turn(answer, view)
+    }
+
+    /// `judging.resume`, checked.
+    pub(crate) fn resume(&mut self, view: &BatchView, memo: &[u8], answers: &[Generated]) -> Called<Turn> {
+        let code = Arc::clone(&self.code);
+        let (memo, answers) = (memo.to_vec(), answers.to_vec());
+        let answer = self.with_batch(view, |store, wasm, batch| {
+            exported(code.judging.as_ref())?.load(&mut *store, wasm)?.call_resume(store, batch, &memo, &answers)
+        })??;
+        self.turn(answer, view)
+    }
+
+    fn turn(&self, turn: judging::Turn, view: &BatchView) -> Called<Turn> {
+        let turn = answer::turn(turn, view.batch())?;
+        if let Turn::Ask(ask) = &turn {
+            self.store.data().services.check_questions(&ask.questions, view.rows()).map_err(of_the_call)?;
+        }
+        Ok(turn)
+    }
+
+    /// `tooling.call`, checked.
+    pub(crate) fn call_tool(&mut self, arguments: &Texts) -> Called<ToolAnswers> {
+        let code = Arc::clone(&self.code);
+        self.rows = arguments.len();
+        let sent = types::Texts { bytes: arguments.bytes.clone(), ends: arguments.ends.clone() };
+        let answer =
+            self.run(|store, wasm| exported(code.tooling.as_ref())?.load(&mut *store, wasm()?)?.call_call(store, &sent))??;
+        Ok(answer::tool_outputs(answer, arguments.len())?)
+    }
+
     /// Fuel used so far, in wasmtime's units.
     pub(crate) fn fuel_used(&self) -> u64 {
         self.fuel_used
@@ -220,7 +305,9 @@ impl Instance {
         self.run(|store, wasm| {
             let batch = store.data_mut().table.push(view.clone())?;
             let lent = Resource::new_borrow(batch.rep());
+            store.data_mut().open_services(view.rows());
             let answer = call(store, wasm()?, lent);
+            store.data_mut().close_services();
             store.data_mut().table.delete(batch)?;
             answer
         })
@@ -237,6 +324,7 @@ impl Instance {
         self.store.set_fuel(fuel).map_err(host)?;
         self.store.data_mut().meter.begin(fuel);
         self.store.set_epoch_deadline(Ticker::epochs(deadline_ms));
+        self.store.data_mut().asking.take_waited();
         let wasm = &self.wasm;
         let started = || wasm.as_ref().ok_or_else(|| wasmtime::Error::msg("the instance was not started"));
         let result = call(&mut self.store, &started);
@@ -244,7 +332,7 @@ impl Instance {
         self.fuel_used = self.fuel_used.saturating_add(used);
         match result {
             // Instructions and host calls each kept to the limit, but not together.
-            Ok(_) if used > fuel => Err(PluginFault::OutOfFuel { limit_fuel: fuel }.into()),
+            Ok(_) if used > fuel => Err(PluginFault::OutOfFuel { limit_fuel: fuel, rows: self.rows }.into()),
             Ok(answer) => Ok(answer),
             Err(error) => Err(self.fault(&error, fuel, deadline_ms, used).into()),
         }
@@ -256,13 +344,15 @@ impl Instance {
             return PluginFault::BadOutput { message: answer::clip(breach.to_string()) };
         }
         if error.is::<Spent>() {
-            return PluginFault::OutOfFuel { limit_fuel };
+            return PluginFault::OutOfFuel { limit_fuel, rows: self.rows };
         }
         match error.downcast_ref::<Trap>() {
-            Some(Trap::OutOfFuel) => PluginFault::OutOfFuel { limit_fuel },
+            Some(Trap::OutOfFuel) => PluginFault::OutOfFuel { limit_fuel, rows: self.rows },
             Some(Trap::Interrupt) => PluginFault::DeadlineMissed { limit_ms },
             // A guest that is denied memory has no choice but to give up.
-            _ if context.memory.denied => PluginFault::OutOfMemory { limit_mib: self.limits.memory_mib },
+            _ if let Some(asked) = context.memory.denied => {
+                PluginFault::OutOfMemory { limit_mib: self.limits.memory_mib, asked_mib: asked.div_ceil(1 << 20) as u64 }
+            }
             Some(trap) => PluginFault::Trap { message: answer::clip(trap_message(*trap, error, context)) },
             // What is left are places and memory for an instance, which the host owes, and data at the boundary that break the
             // rules, which a start function can produce too. Nothing of the guest ran where no fuel was used.

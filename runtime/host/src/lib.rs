@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`limits`] (what a plugin may use), [`inspect`](mod@inspect) and [`manifest`] (what a file is), `engine` (wasmtime's
 //! settings), `bindings` and `context` (what guests see), `instance` (one guest), `answer` (checks of what it says), `runner`
-//! (calls, effects and state), `reward` and `step` (the kinds), `host` (loading).
+//! (calls, effects and state), `reward`, `step` and `judge` (the kinds), `services` and `tools` (what guests may ask), `host` (loading).
 //!
 //! Every call runs in a fresh instance, and nothing in it depends on other calls of the same step: random numbers are keyed by
 //! what they are for, `kv` is read as of the step's begin, limits are counted in fuel. So results do not depend on the number of
@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod host;
 pub mod inspect;
 mod instance;
+mod judge;
 mod kv;
 pub mod limits;
 pub mod manifest;
@@ -30,12 +31,15 @@ mod plugin;
 mod pool;
 mod reward;
 mod runner;
+mod schema;
+mod services;
 pub mod signature;
 mod sink;
 mod snapshot;
 pub mod stats;
 mod step;
 mod tally;
+mod tools;
 mod view;
 
 pub use bindings::WIT_VERSION;
@@ -45,7 +49,8 @@ pub use error::{Error, Result};
 pub use host::{DirectInstance, Host, HostOptions, LoadRequest, LoadedPlugin, Source};
 pub use inspect::{Import, Inspection, inspect};
 pub use limits::EffectiveLimits;
-pub use manifest::{Manifest, Needs};
+pub use manifest::{Capability, Manifest, Needs};
 pub use signature::{PrivateKey, PublicKey, Signature};
 pub use sink::{Collector, Discard, LogLevel, LogLine, Sink};
 pub use stats::PluginStats;
+pub use tools::PluginTool;

@@ -65,6 +65,21 @@ pub const SCHEMA_BYTES: usize = 256 << 10;
 /// Different codes that a plugin's counts keep apart. Of more, those that come first in the alphabet are kept.
 pub const CODES: usize = 64;
 
+/// Tokens per row of a call that models may read and write for a plugin.
+pub const TOKENS_PER_ROW: u64 = 4096;
+/// Prompts of a question and, all together, of a judge's turn.
+pub const PROMPTS: usize = 1 << 16;
+/// Completions per prompt.
+pub const COMPLETIONS: u32 = 1024;
+/// Texts that end a completion.
+pub const STOPS: usize = 16;
+/// Questions of a judge's turn: each is of one model with one way to sample.
+pub const QUESTIONS: usize = 64;
+/// Bytes that a judge hands on from turn to turn.
+pub const MEMO_BYTES: usize = 4 << 20;
+/// Calls of tools per row of a plugin's call.
+pub const TOOL_CALLS_PER_ROW: usize = 64;
+
 /// Log lines of a call; more are dropped and counted.
 pub const LOG_LINES: usize = 100;
 /// Fields of a log line; more are dropped and counted.

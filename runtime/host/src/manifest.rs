@@ -25,17 +25,39 @@ pub struct Manifest {
     /// Limits that the plugin needs beyond the defaults; the recipe's win.
     #[serde(default)]
     pub limits: LimitsUse,
-    /// What its batches must have.
+    /// What its batches must have, and what it asks.
     #[serde(default)]
     pub needs: Needs,
 }
 
-/// What a plugin's batches must have.
+/// What a plugin needs.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Needs {
     /// Columns, besides those that `describe` names.
     pub columns: Vec<String>,
+    /// What it wants to ask besides its batch. The recipe grants it.
+    pub capabilities: Vec<Capability>,
+}
+
+/// What a plugin may ask besides its batch: an interface that it imports in its own world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capability {
+    /// Questions to the run's models.
+    Models,
+    /// Calls of tools.
+    Tools,
+}
+
+impl Capability {
+    /// As in `plugin.toml`, in `grants`, and as the interface of `plumb:align`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Capability::Models => "models",
+            Capability::Tools => "tools",
+        }
+    }
 }
 
 impl Manifest {
@@ -67,10 +89,10 @@ mod tests {
 
     #[test]
     fn manifest_reads_what_an_author_writes() {
-        let text = "name = \"reward-x\"\nkind = \"reward\"\nversion = \"1.2.0\"\n\n[limits]\nmemory_mib = 128\n\n[needs]\ncolumns = [\"answer\"]\n";
+        let text = "name = \"reward-x\"\nkind = \"reward\"\nversion = \"1.2.0\"\n\n[limits]\nmemory_mib = 128\n\n[needs]\ncolumns = [\"answer\"]\ncapabilities = [\"models\"]\n";
         let manifest = Manifest::parse("x.wasm", text.as_bytes()).unwrap();
         assert_eq!((manifest.kind, manifest.limits.memory_mib), (PluginKind::Reward, Some(128)));
-        assert_eq!(manifest.needs.columns, ["answer"]);
+        assert_eq!((manifest.needs.columns, manifest.needs.capabilities), (vec!["answer".to_owned()], vec![Capability::Models]));
     }
 
     #[test]

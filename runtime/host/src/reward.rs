@@ -84,10 +84,8 @@ impl Search<'_> {
     /// Halves the part until the rows that the fault comes from stand alone, or until it looks as if all did.
     fn bisect(&mut self, part: &BatchView, error: &CallError) -> Result<Rewards, PluginFault> {
         let rows = part.rows();
-        // A plugin's own fault for the batch is an answer: it holds for every row. So does one of its start.
-        let of_all = error.at_start || matches!(error.fault, PluginFault::Fault { .. });
-        if rows == 1 || of_all || self.failures >= HOPELESS {
-            let fault = RowFault { code: error.fault.code().to_owned(), message: message(&error.fault) };
+        if rows == 1 || error.of_every_row() || self.failures >= HOPELESS {
+            let fault = RowFault { code: error.fault.code().to_owned(), message: error.message() };
             return Ok(Rewards { outcomes: vec![Outcome::Failed(fault); rows], ..Rewards::default() });
         }
         let halves = [part.part(0, rows / 2), part.part(rows / 2, rows)];
@@ -109,14 +107,6 @@ impl Search<'_> {
             );
         }
         Ok(merged)
-    }
-}
-
-/// The plugin's own words for its own fault, the host's for the others.
-fn message(fault: &PluginFault) -> String {
-    match fault {
-        PluginFault::Fault { message, .. } => message.clone(),
-        other => other.to_string(),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::effects::{Effects, StepEffects};
 use crate::instance::{CallError, Code, Instance};
 use crate::kv;
 use crate::limits::{self, EffectiveLimits};
+use crate::services::Services;
 use crate::sink::{LogLevel, LogLine, Sink};
 use crate::snapshot::Snapshot;
 use crate::stats::{Counts, PluginStats, count_code};
@@ -23,6 +24,7 @@ pub struct Runner {
     pub id: PluginId,
     pub code: Arc<Code>,
     pub identity: Arc<Identity>,
+    pub services: Arc<Services>,
     pub limits: EffectiveLimits,
     pub descriptor: Descriptor,
     /// Columns that a batch must have.
@@ -81,7 +83,8 @@ impl Runner {
 
     /// A fresh instance, started and initialised.
     pub fn instance(&self, rows: usize, step: u64, values: kv::Values) -> Instance {
-        Instance::new(Arc::clone(&self.code), Arc::clone(&self.identity), self.limits, rows, step, values)
+        let (code, identity, services) = (Arc::clone(&self.code), Arc::clone(&self.identity), Arc::clone(&self.services));
+        Instance::new(code, identity, services, self.limits, rows, step, values)
     }
 
     /// Calls a fresh instance. Its effects wait for the end of the step, and are dropped with a call that fails.
@@ -91,9 +94,22 @@ impl Runner {
         view: &BatchView,
         call: impl FnOnce(&mut Instance) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
+        let (answer, effects) = self.invoke(view.rows(), view.batch().step, Arc::clone(&ticket.values), call)?;
+        let first = view.batch().row_ids.get(view.start()).copied().unwrap_or_default();
+        self.memory().effects.add((first, ticket.number), effects);
+        Ok(answer)
+    }
+
+    /// Calls a fresh instance, counts the call and passes its log lines on.
+    pub fn invoke<T>(
+        &self,
+        rows: usize,
+        step: u64,
+        values: kv::Values,
+        call: impl FnOnce(&mut Instance) -> Result<T, CallError>,
+    ) -> Result<(T, Effects), CallError> {
         let begin = Instant::now();
-        let step = view.batch().step;
-        let mut instance = self.instance(view.rows(), step, Arc::clone(&ticket.values));
+        let mut instance = self.instance(rows, step, values);
         let started = instance.start().and_then(|()| instance.init());
         let started = started.map_err(|error| CallError { at_start: true, ..error });
         let result = started.and_then(|()| call(&mut instance));
@@ -112,12 +128,7 @@ impl Runner {
         for Line { level, message, fields } in lines.kept {
             self.sink.log(LogLine { plugin: self.id.name.clone(), step, level, message, fields });
         }
-        if result.is_ok() {
-            let effects = Effects { step, writes: kv.into_writes(), metrics };
-            let first = view.batch().row_ids.get(view.start()).copied().unwrap_or_default();
-            self.memory().effects.add((first, ticket.number), effects);
-        }
-        result
+        Ok((result?, Effects { step, writes: kv.into_writes(), metrics }))
     }
 
     /// Calls, and once more, in a fresh instance, after an error of the kind `again`.

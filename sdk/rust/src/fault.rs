@@ -21,6 +21,8 @@ impl Fault {
     pub const ABSTAIN: &'static str = "abstain";
     /// The configuration is not valid.
     pub const BAD_CONFIG: &'static str = "bad-config";
+    /// A tool was called with arguments that it does not take.
+    pub const BAD_ARGUMENTS: &'static str = "bad-arguments";
     /// The batch lacks a column.
     pub const MISSING_COLUMN: &'static str = "missing-column";
     /// A text could not be read as what it should be.

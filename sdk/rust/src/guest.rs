@@ -9,6 +9,7 @@ use crate::batch::{Ragged, Source, Texts};
 use crate::descriptor::{Descriptor, Part};
 use crate::fault::{Fault, RowFault};
 
+pub mod capabilities;
 mod exports;
 
 /// Imports, shared types and the lifecycle.
@@ -54,6 +55,9 @@ exported_interface!(judge, "plumb:sdk/only-judging", "package plumb:sdk; world o
 exported_interface!(filter, "plumb:sdk/only-filtering", "package plumb:sdk; world only-filtering { export plumb:align/filtering@0.1.1; }", {
     "plumb:align/types@0.1.1": crate::guest::base::plumb::align::types,
     "plumb:align/data@0.1.1": crate::guest::base::plumb::align::data,
+});
+exported_interface!(tool, "plumb:sdk/only-tooling", "package plumb:sdk; world only-tooling { export plumb:align/tooling@0.1.1; }", {
+    "plumb:align/types@0.1.1": crate::guest::base::plumb::align::types,
 });
 exported_interface!(state, "plumb:sdk/only-state", "package plumb:sdk; world only-state { export plumb:align/state@0.1.1; }", {
     "plumb:align/types@0.1.1": crate::guest::base::plumb::align::types,
@@ -172,6 +176,12 @@ impl From<Texts> for types::Texts {
     }
 }
 
+impl From<Ragged<u32>> for types::RaggedU32 {
+    fn from(ragged: Ragged<u32>) -> Self {
+        types::RaggedU32 { values: ragged.values, ends: ragged.ends }
+    }
+}
+
 impl From<types::RaggedU32> for Ragged<u32> {
     fn from(ragged: types::RaggedU32) -> Self {
         Ragged { values: ragged.values, ends: ragged.ends }
@@ -273,6 +283,12 @@ macro_rules! __export {
         const _: () = {
             $crate::__export!(@slot $plugin, $crate::judge::Judge);
             $crate::__export!(@part judge);
+        };
+    };
+    (tool, $plugin:ty) => {
+        const _: () = {
+            $crate::__export!(@slot $plugin, $crate::tool::Tool);
+            $crate::__export!(@part tool);
         };
     };
 }

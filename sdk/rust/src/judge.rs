@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 pub use crate::batch::{Batch, Ragged, Row, Texts};
 pub use crate::descriptor::{Descriptor, Part};
 pub use crate::fault::{Fault, RowFault};
+pub use crate::models::{Generated, Sampling};
 
 /// A judge has no input or output of its own: it asks, the runtime runs the models and resumes it, maybe in another instance.
 /// So what it needs to remember goes into [`Ask::memo`], and no thread waits on a device.
@@ -60,45 +61,6 @@ pub struct Question {
     pub prompts: Texts,
     /// How to sample.
     pub sampling: Sampling,
-}
-
-/// How to sample.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
-    /// Most tokens per completion.
-    pub max_tokens: u32,
-    /// 0 takes the likeliest token; 1 leaves the distribution as it is.
-    pub temperature: f32,
-    /// Nucleus; 1 leaves the distribution as it is.
-    pub top_p: f32,
-    /// Completions per prompt.
-    pub count: u32,
-    /// Seed of the random stream.
-    pub seed: u64,
-    /// Texts that end a completion.
-    pub stop: Vec<String>,
-    /// Further settings by name.
-    pub extra: Vec<(String, String)>,
-}
-
-impl Sampling {
-    /// One completion per prompt, the likeliest token at each place.
-    pub fn greedy(max_tokens: u32) -> Self {
-        Sampling { max_tokens, temperature: 0.0, top_p: 1.0, count: 1, seed: 0, stop: Vec::new(), extra: Vec::new() }
-    }
-}
-
-/// Sampled completions, [`Sampling::count`] adjacent ones per prompt.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Generated {
-    /// Their texts.
-    pub text: Texts,
-    /// Their token ids.
-    pub tokens: Ragged<u32>,
-    /// Log-probability of each token, in nats.
-    pub logprobs: Ragged<f32>,
-    /// `stop` or `length`, one per completion.
-    pub finish: Vec<String>,
 }
 
 /// A judge's verdicts, in whichever forms it has them.

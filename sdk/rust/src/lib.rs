@@ -1,6 +1,6 @@
 //! Write plugins for the `plumb` alignment runtime: a struct, a trait, one macro.
 //!
-//! A plugin is one of [`reward`], [`shaper`], [`judge`] and [`filter`]. It compiles to a sandboxed WebAssembly component
+//! A plugin is one of [`reward`], [`shaper`], [`judge`], [`filter`] and [`tool`]. It compiles to a sandboxed WebAssembly component
 //! (`plumb plugin build`), and natively for its unit tests, where [`testing`] stands in for the runtime.
 //!
 //! ```
@@ -59,6 +59,7 @@
 //! ```
 //!
 //! # Rules of the sandbox
+//! - What a plugin may ask besides its batch, [`models`] and [`tools`], it declares in `plugin.toml`, and a recipe grants it.
 //! - There is no clock, file, network or environment. Random numbers come from [`random`], which is a pure function.
 //! - A call has limits in fuel, memory and time (`[limits]` in `plugin.toml`). A panic is logged and fails the call.
 //! - An instance may be dropped between any two calls. What must last goes to [`kv`] or, for shapers, [`shaper::State`].
@@ -70,8 +71,11 @@ mod runtime;
 
 pub mod filter;
 pub mod judge;
+pub mod models;
 pub mod reward;
 pub mod shaper;
+pub mod tool;
+pub mod tools;
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
@@ -115,5 +119,8 @@ macro_rules! __export {
     };
     (judge, $plugin:ty) => {
         const _: $crate::Descriptor = <$plugin as $crate::judge::Judge>::DESCRIPTOR;
+    };
+    (tool, $plugin:ty) => {
+        const _: $crate::Descriptor = <$plugin as $crate::tool::Tool>::DESCRIPTOR;
     };
 }

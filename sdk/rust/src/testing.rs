@@ -13,9 +13,12 @@ use std::collections::BTreeMap;
 use crate::batch::{Batch, Ragged, Source, Texts};
 use crate::fault::{Fault, parse_config};
 use crate::reward::BatchReward;
-use crate::{filter::Filter, judge::Judge, shaper::Shaper};
+use crate::{filter::Filter, judge::Judge, shaper::Shaper, tool::Tool};
+
+pub(crate) mod capabilities;
 
 pub use self::backend::log::Level;
+pub use self::capabilities::{ScriptedModels, judge_with, models, tools};
 
 #[derive(Clone, Debug)]
 enum Column {
@@ -249,6 +252,14 @@ pub fn filter<T: Filter>(config: &str) -> Result<T, Fault> {
 /// # Errors
 /// `bad-config`.
 pub fn judge<T: Judge>(config: &str) -> Result<T, Fault> {
+    T::new(parse_config(config)?)
+}
+
+/// A tool configured from JSON, as the runtime does it.
+///
+/// # Errors
+/// `bad-config`.
+pub fn tool<T: Tool>(config: &str) -> Result<T, Fault> {
     T::new(parse_config(config)?)
 }
 

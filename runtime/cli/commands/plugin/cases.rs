@@ -4,7 +4,7 @@
 //! {"name": "...", "rows": [{"completion": "4", "answer": "4"}], "config": {}, "expect": [1.0]}
 //! ```
 //! Further keys: `groups` (end row of each group; one group otherwise), `step`, `attrs`, `tolerance` (1e-9, relative beyond 1)
-//! and `types`, which gives columns a type (`text`, `f64`, `u32`, `tokens`, `token-f32`) that their name does not.
+//! `models`, what models say to a judge (`[{"prompt": "part of the prompt", "text": "answer"}]`), and `types`, which gives columns a type (`text`, `f64`, `u32`, `tokens`, `token-f32`) that their name does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,6 +13,7 @@ use plumb_core::{Batch, Column, Ragged};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::verdicts::Scripted;
 use crate::diagnostic::Diagnostic;
 use crate::rows;
 
@@ -31,6 +32,9 @@ pub struct Case {
     /// The answer, one entry per row, or `{"error": CODE}`.
     #[serde(default)]
     pub expect: Value,
+    /// What models say to a judge.
+    #[serde(default)]
+    pub models: Vec<Scripted>,
     #[serde(default)]
     groups: Option<Vec<u32>>,
     #[serde(default)]

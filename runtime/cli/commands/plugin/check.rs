@@ -75,10 +75,12 @@ fn refused(error: &plumb_host::Error) -> Problem {
         }
         Error::Malformed { .. } => "build it again, or fetch it again: the file is cut short or damaged",
         Error::WitVersion { .. } => "build it again with the SDK of this host's version",
-        Error::UnknownImport { fix, .. } | Error::NotGranted { fix, .. } => fix,
+        Error::UnknownImport { fix, .. } => fix,
+        Error::NotGranted { fix, .. } => fix,
         Error::Manifest { .. } => "mend `plugin.toml` and build it again",
         Error::Limit { .. } => "mend `[limits]` in `plugin.toml` and build it again",
-        Error::StatefulReward { .. } => "keep what must last in `kv`, and export it with `export_reward!` alone",
+        Error::Stateful { .. } => "keep what must last in `kv`, and export it without `state`",
+        Error::Schema { .. } => "mend `config_schema` of its descriptor",
         Error::Start { .. } => "see the log above for a panic's message; run its unit tests natively with `cargo test`",
         _ => "see the message",
     };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plumb_core::recipe::LimitsUse;
+use plumb_core::recipe::Grants;
 use plumb_host::{Collector, Host, HostOptions, Inspection, LoadRequest, LoadedPlugin, Source};
 use serde_json::{Map, Value};
 
@@ -52,14 +52,13 @@ impl Subject {
         plumb_host::inspect(&self.label(), &self.bytes)
     }
 
-    /// Loads it with a configuration.
+    /// Loads it with a configuration. Capabilities that its manifest declares are granted: here nothing answers but what a case says.
     pub fn load(&self, host: &Host, config: &Map<String, Value>) -> plumb_host::Result<LoadedPlugin> {
         host.load(LoadRequest {
             source: Source::Bytes(self.label(), self.bytes.clone()),
-            kind: self.inspect()?.kind,
-            name: None,
             config: config.clone(),
-            limits: LimitsUse::default(),
+            grants: Grants { models: vec!["policy".into(), "reference".into()], tools: vec!["calculator".into()], ..Grants::default() },
+            ..LoadRequest::new(self.inspect()?.kind, "")
         })
     }
 }
@@ -67,7 +66,12 @@ impl Subject {
 /// A host, and what plugins write to it.
 pub fn host(threads: usize) -> plumb_host::Result<(Host, Arc<Collector>)> {
     let sink = Arc::new(Collector::default());
-    let options = HostOptions { threads, cache_dir: plumb_host::default_cache_dir(), seed: 0, sink: Arc::clone(&sink) as _ };
+    let options = HostOptions {
+        threads,
+        cache_dir: plumb_host::default_cache_dir(),
+        sink: Arc::clone(&sink) as _,
+        ..HostOptions::default()
+    };
     Ok((Host::new(options)?, sink))
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::cases::{self, Case};
 use super::subject::{self, Subject};
+use super::verdicts;
 use super::watch::Watch;
 use crate::args::GlobalArgs;
 use crate::diagnostic::{self, Diagnostic};
@@ -22,7 +23,8 @@ use crate::plugin_path;
 #[command(
     after_help = r#"A case is one line of JSON: {"rows": [{"completion": "4", "answer": "4"}], "config": {}, "expect": [1]}
 Expected per row: a number, null (no value), {"value": 1, "parts": {"words": 2}} or {"status": "abstained", "code": "abstain"}
-for rewards; a number or null for shapers; true or false for filters. {"error": "bad-config"} in place of the list expects a
+for rewards and for judges that give scores; a number or null for shapers; true or false for filters; a text for tools, whose
+arguments the rows are. Judges that compare have {"pairs": [[0, 1, 0.75]], "matrices": [...], "rows": [...]}. {"error": "bad-config"} in place of the list expects a
 failure.
 
 Examples:
@@ -104,7 +106,7 @@ fn answer(subject: &Subject, host: &Host, case: &Case) -> anyhow::Result<Value> 
         Err(plumb_host::Error::Config { code, message, .. }) => return Ok(json!({"error": code, "message": message})),
         Err(error) => return Err(error.into()),
     };
-    Ok(call(plugin, batch)?.unwrap_or_else(|error| {
+    Ok(call(plugin, batch, case)?.unwrap_or_else(|error| {
         let code = match &error {
             plumb_core::PluginFault::Fault { code, .. } => code.clone(),
             other => other.code().to_owned(),
@@ -116,7 +118,7 @@ fn answer(subject: &Subject, host: &Host, case: &Case) -> anyhow::Result<Value> 
 type Answer = Result<Value, plumb_core::PluginFault>;
 
 /// Calls a plugin of any kind.
-fn call(plugin: LoadedPlugin, batch: Batch) -> anyhow::Result<Answer> {
+fn call(plugin: LoadedPlugin, batch: Batch, case: &Case) -> anyhow::Result<Answer> {
     let fault = |error: plumb_core::PluginError| error.fault;
     Ok(match plugin.id().kind {
         PluginKind::Reward => plugin.into_reward()?.score(batch).map_err(fault).map(|rewards| {
@@ -141,9 +143,8 @@ fn call(plugin: LoadedPlugin, batch: Batch) -> anyhow::Result<Answer> {
             values.into_iter().enumerate().map(row).collect()
         }),
         PluginKind::Filter => plugin.into_filter()?.select(&batch).map_err(fault).map(|decision| json!(decision.keep)),
-        kind @ (PluginKind::Judge | PluginKind::Tool) => {
-            return Err(Diagnostic::usage("plugin.kind", format!("a {kind} cannot be run by cases")).into());
-        }
+        PluginKind::Judge => verdicts::judge(&*plugin.into_judge()?, batch, &case.models),
+        PluginKind::Tool => Ok(verdicts::tool(&plugin.into_tool()?, &case.rows)),
     })
 }
 
@@ -172,6 +173,9 @@ fn fits(expected: &Value, got: &Value, tolerance: f64) -> bool {
     match (expected, got) {
         (Value::Object(expected), Value::Object(got)) => {
             expected.iter().all(|(key, value)| got.get(key).is_some_and(|found| fits(value, found, tolerance)))
+        }
+        (Value::Array(expected), Value::Array(got)) => {
+            expected.len() == got.len() && expected.iter().zip(got).all(|(expected, got)| fits(expected, got, tolerance))
         }
         // A number or null stands for the row's value.
         (Value::Number(_), Value::Object(got)) => got.get("value").is_some_and(|value| fits(expected, value, tolerance)),

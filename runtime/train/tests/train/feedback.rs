@@ -125,7 +125,7 @@ fn plugin_that_fails_as_a_whole_fails_its_rows_and_spares_other_groups() {
         let Some(Column::Text(answers)) = batch.column("answer") else { panic!() };
         if answers.get(0) == Some("1") {
             let plugin = Closure::new(PluginKind::Reward, "picky", ()).id().clone();
-            return Err(PluginError { plugin, export: "score", fault: PluginFault::OutOfFuel { limit_fuel: 9 } });
+            return Err(PluginError { plugin, export: "score", fault: PluginFault::OutOfFuel { limit_fuel: 9, rows: 1 } });
         }
         Ok(Rewards { outcomes: vec![Outcome::Scored(1.0); batch.rows()], ..Rewards::default() })
     });

@@ -1,14 +1,15 @@
 //! The exported interface of each kind, implemented by the plugin's trait.
 
 use super::base::plumb::align::{data, types};
-use super::{Component, Exported, HostBatch, each, filter, judge, reward, shaper, state, with_plugin};
+use super::{Component, Exported, HostBatch, each, filter, judge, reward, shaper, state, tool, with_plugin};
 use crate::batch::Batch;
-use crate::{filter as f, judge as j, reward as r, shaper as s};
+use crate::{filter as f, judge as j, models as m, reward as r, shaper as s, tool as t};
 
 use filter::exports::plumb::align::filtering;
 use judge::exports::plumb::align::judging;
 use reward::exports::plumb::align::rewarding;
 use shaper::exports::plumb::align::shaping;
+use tool::exports::plumb::align::tooling;
 
 impl<T: Exported + r::BatchReward> rewarding::Guest for Component<T> {
     fn score(rows: &data::Batch) -> Result<rewarding::Rewards, types::Fault> {
@@ -98,9 +99,9 @@ impl<T: Exported + j::Judge> judging::Guest for Component<T> {
     }
 }
 
-impl From<types::Generated> for j::Generated {
+impl From<types::Generated> for m::Generated {
     fn from(generated: types::Generated) -> Self {
-        j::Generated {
+        m::Generated {
             text: generated.text.into(),
             tokens: generated.tokens.into(),
             logprobs: generated.logprobs.into(),
@@ -120,20 +121,32 @@ impl From<j::Turn> for judging::Turn {
 
 impl From<j::Question> for judging::Question {
     fn from(question: j::Question) -> Self {
-        let sampling = question.sampling;
         judging::Question {
             model: question.model,
             prompts: question.prompts.into(),
-            params: types::Sampling {
-                max_tokens: sampling.max_tokens,
-                temperature: sampling.temperature,
-                top_p: sampling.top_p,
-                count: sampling.count,
-                seed: sampling.seed,
-                stop: sampling.stop,
-                extra: sampling.extra,
-            },
+            params: question.sampling.into(),
         }
+    }
+}
+
+impl From<m::Sampling> for types::Sampling {
+    fn from(sampling: m::Sampling) -> Self {
+        types::Sampling {
+            max_tokens: sampling.max_tokens,
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            count: sampling.count,
+            seed: sampling.seed,
+            stop: sampling.stop,
+            extra: sampling.extra,
+        }
+    }
+}
+
+impl<T: Exported + t::Tool> tooling::Guest for Component<T> {
+    fn call(json_arguments: types::Texts) -> Result<tooling::Outputs, types::Fault> {
+        let outputs = with_plugin(|plugin: &mut T| Ok(t::call_rows(plugin, &json_arguments.into())))?;
+        Ok(tooling::Outputs { output: outputs.output.into(), faults: each(outputs.faults) })
     }
 }
 
