@@ -11,5 +11,6 @@ mod docs; // the book's code and links are there
 mod fuzz_corpora; // what the fuzz targets have seen, replayed
 mod hostile_training; // plugins that attack a run
 mod serve; // the protocols of other frameworks, spoken over TCP
+mod swap; // plugins of a running run are replaced
 mod train_loop; // a whole run: what it leaves behind
 mod trust; // signatures, locks and packages of plugins

@@ -204,6 +204,11 @@ fn run(error: &plumb_train::run::Error) -> Kind {
             .hint("resume with the recipe and the `--set` of the first start, or start a new run in another folder"),
         Error::InputChanged { .. } => Kind::new("run.input_changed", ExitStatus::Usage)
             .hint("put the old file back, or start a new run with `model.path = \"RUN/checkpoints/step-N/model\"`"),
+        Error::NotTraining { .. } => Kind::new("run.not_training", ExitStatus::Usage)
+            .hint("start or continue it with `plumb train RECIPE --run-dir RUN`, with `--resume` if it has begun"),
+        Error::InUse { .. } => {
+            Kind::new("run.in_use", ExitStatus::Usage).hint("wait for it, stop it, or choose another folder with `--run-dir`")
+        }
         Error::BrokenLine { .. } | Error::Malformed { .. } => Kind::new("run.malformed", ExitStatus::Resource),
         Error::Checkpoint { .. } => {
             Kind::new("run.checkpoint", ExitStatus::Resource).hint("the checkpoint before it is whole: go on with `--resume`")
@@ -224,6 +229,10 @@ fn train(error: &plumb_train::Error) -> Kind {
         Error::LoadPlugin { .. } | Error::Plugin { .. } => Kind::new("plugin.error", ExitStatus::Plugin),
         Error::FaultAborts { code, .. } => Kind::new(&format!("plugin.{code}"), ExitStatus::Plugin)
             .hint(format!("`on_fault = \"drop-group\"`, `\"drop-row\"` or `{{ value = ... }}` lets a run go on; {NEW_RUN}")),
+        Error::CircuitOpen { plugin, .. } => Kind::new("plugin.circuit_open", ExitStatus::Plugin).hint(format!(
+            "its rows are cases for `plumb plugin test` in RUN/poison; leave a mended one for the stopped run with `plumb run swap RUN \
+             --replace {plugin}=FIXED.wasm`, and go on with `--resume`"
+        )),
         Error::Answer { .. } => Kind::new("plugin.answer", ExitStatus::Plugin),
         Error::Diverged { .. } => Kind::new("train.diverged", ExitStatus::Resource)
             .hint(format!("lower `optimizer.learning_rate` or `optimizer.max_grad_norm`; {NEW_RUN}")),

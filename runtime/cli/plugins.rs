@@ -8,9 +8,11 @@ use plumb_core::recipe::{Grants, PluginUse, ToolUse};
 use plumb_core::services::{Models, NoModels};
 use plumb_core::{Filter, Judge, PluginId, PluginKind, RewardFn, Shaper};
 use plumb_host::{Host, HostOptions, Inspection, LoadRequest, LoadedPlugin, Sink, Source};
+use plumb_train::control::Refusal;
 use plumb_train::run::LockedPlugin;
 use plumb_train::{LoadError, PluginFactory};
 
+use crate::diagnostic::Diagnostic;
 use crate::plugin_path;
 use crate::trust::{Trust, Vouched};
 
@@ -33,20 +35,21 @@ pub fn load_tools(host: &mut Host, tools: &BTreeMap<String, ToolUse>, recipe_fol
     })
 }
 
+/// A plugin that was loaded.
+struct Loaded {
+    id: PluginId,
+    inspection: Inspection,
+    version: String,
+    signer: Option<String>,
+    path: PathBuf,
+}
+
 /// Loads the plugins of a recipe.
 pub struct Plugins {
     host: Host,
     recipe_folder: PathBuf,
     trust: Trust,
     loaded: Mutex<Vec<Loaded>>,
-}
-
-/// What is noted of a plugin for `plugins.lock`.
-struct Loaded {
-    id: PluginId,
-    inspection: Inspection,
-    version: String,
-    signer: Option<String>,
 }
 
 impl Plugins {
@@ -70,6 +73,7 @@ impl Plugins {
             id: loaded.id().clone(),
             inspection: loaded.inspection().clone(),
             version: loaded.descriptor().version.clone(),
+            path,
             signer: signer.map(|key| key.to_string()),
         };
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).push(noted);
@@ -92,6 +96,17 @@ impl PluginFactory for Plugins {
 
     fn filter(&self, plugin: &PluginUse) -> Result<Arc<dyn Filter>, LoadError> {
         Ok(self.load(PluginKind::Filter, plugin)?.into_filter()?)
+    }
+
+    fn file(&self, id: &PluginId) -> Option<PathBuf> {
+        let all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        // The newest: the file that an earlier one came from may be gone.
+        all.iter().rfind(|loaded| loaded.id.digest == id.digest).map(|loaded| loaded.path.clone())
+    }
+
+    fn explain(&self, error: plumb_train::Error) -> Refusal {
+        let Diagnostic { code, message, causes, hint, .. } = Diagnostic::from(anyhow::Error::from(error));
+        Refusal { code, message, causes, hint }
     }
 
     fn locked(&self, id: &PluginId, plugin: &PluginUse) -> LockedPlugin {

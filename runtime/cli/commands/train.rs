@@ -193,6 +193,12 @@ fn step_line(metrics: &MetricSet, elapsed_s: f64) -> String {
             let _ = write!(line, "  {label} {value:.digits$}");
         }
     }
+    for (name, rows) in metrics.iter() {
+        let plugin = name.strip_prefix("plugin/").and_then(|rest| rest.strip_suffix("/failed"));
+        if let Some(plugin) = plugin.filter(|_| rows > 0.0) {
+            let _ = write!(line, "  {plugin} failed on {rows:.0} rows");
+        }
+    }
     if let Some(step_s) = metrics.get("time/step_s") {
         let _ = write!(line, "  {step_s:.2} s/step");
     }
@@ -254,5 +260,8 @@ mod tests {
         metrics.set("reward", 0.53125);
         metrics.set("time/step_s", 0.25);
         assert_eq!(step_line(&metrics, 3.0), "grpo step 12  reward 0.531  0.25 s/step  3 s");
+        metrics.set("plugin/exact/failed", 0.0);
+        metrics.set("plugin/format/failed", 3.0);
+        assert_eq!(step_line(&metrics, 3.0), "grpo step 12  reward 0.531  format failed on 3 rows  0.25 s/step  3 s");
     }
 }

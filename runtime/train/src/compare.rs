@@ -3,12 +3,12 @@
 //! A group-relative advantage depends on a reward's order and spread inside a group, so agreement is counted there; rank correlation
 //! and drift are over all rows. Rows that lack either value, or where it is not finite, take no part. Zero has no sign here.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::advantage::{TRL_DDOF, mean, std_dev};
 
 /// How alike two lists of values are. What cannot be said, for want of rows or of spread, is None.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Rows.
     pub rows: usize,

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use plumb_core::PluginError;
 
+use crate::generations::circuit::Streak;
+
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -93,6 +95,19 @@ pub enum Error {
         code: String,
         /// The plugin's words.
         message: String,
+    },
+    /// A plugin failed step after step, and there is no generation before it that could take its place.
+    #[error(
+        "after step {step}: {} `{plugin}` failed on {} of {} rows ({}), the last of {} batches in a row over the limit of `circuit`",
+        streak.kind, streak.failed, streak.rows, streak.code, streak.steps
+    )]
+    CircuitOpen {
+        /// Last finished step of the run.
+        step: u64,
+        /// Name in the run.
+        plugin: String,
+        /// How it failed.
+        streak: Streak,
     },
     /// A plugin's answer is well formed but has no meaning here.
     #[error("step {step}: {kind} `{plugin}` {reason}")]

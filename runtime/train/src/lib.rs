@@ -12,6 +12,7 @@ pub mod advantage;
 pub mod compare;
 pub mod data;
 pub mod evaluation;
+pub mod generations;
 pub mod kl;
 pub mod loss;
 pub mod models;
@@ -28,6 +29,7 @@ pub mod stage;
 pub mod trainer;
 
 pub use error::{Error, Result};
+pub use generations::control;
 pub use models::ModelServer;
 pub use plugins::{LoadError, PluginFactory};
 pub use trainer::{Observer, Summary, TrainRequest, train};

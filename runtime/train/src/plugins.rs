@@ -2,16 +2,19 @@
 //!
 //! `train` does not know what a plugin is made of: a closure in a test and a sandboxed component look the same.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use plumb_core::recipe::{
-    Eval, FaultPolicy, FilterScope, FilterStage, FilterUse, JudgeUse, PluginUse, RewardUse, ShapedValue, ShaperUse, Stage,
-    StepPolicy, WeightAt,
+    Eval, FaultPolicy, FilterScope, FilterStage, FilterUse, JudgeUse, PluginUse, RewardUse, ScheduledSwap, ShapedValue,
+    ShaperUse, Stage, StepPolicy, WeightAt,
 };
 use plumb_core::{Filter, Judge, Plugin, PluginId, PluginKind, RewardFn, Shaper};
 
 use crate::error::{Error, Result};
+use crate::generations::control::Refusal;
 use crate::run::{LockedPlugin, PluginGeneration};
 
 /// Why a plugin could not be loaded.
@@ -31,10 +34,68 @@ pub trait PluginFactory: Sync {
     /// A filter.
     fn filter(&self, plugin: &PluginUse) -> Result<Arc<dyn Filter>, LoadError>;
 
+    /// The file that a loaded plugin came from; None for a function of this program.
+    fn file(&self, _id: &PluginId) -> Option<PathBuf> {
+        None
+    }
+
+    /// Why a plugin that was asked for while the run goes on was not loaded.
+    fn explain(&self, error: Error) -> Refusal {
+        Refusal::from_error("load", &error)
+    }
+
     /// What `plugins.lock` says of a loaded plugin.
     fn locked(&self, id: &PluginId, plugin: &PluginUse) -> LockedPlugin {
         LockedPlugin::new(id, &plugin.config)
     }
+}
+
+/// A plugin of any kind that a stage has.
+#[derive(Clone)]
+pub enum AnyPlugin {
+    /// A reward plugin.
+    Reward(Arc<dyn RewardFn>),
+    /// A judge.
+    Judge(Arc<dyn Judge>),
+    /// A shaper.
+    Shaper(Arc<dyn Shaper>),
+    /// A filter.
+    Filter(Arc<dyn Filter>),
+}
+
+impl AnyPlugin {
+    /// Loads a plugin of that kind.
+    pub fn load(kind: PluginKind, plugin: &PluginUse, factory: &dyn PluginFactory) -> Result<Self, LoadError> {
+        Ok(match kind {
+            PluginKind::Reward => AnyPlugin::Reward(factory.reward(plugin)?),
+            PluginKind::Judge => AnyPlugin::Judge(factory.judge(plugin)?),
+            PluginKind::Shaper => AnyPlugin::Shaper(factory.shaper(plugin)?),
+            PluginKind::Filter => AnyPlugin::Filter(factory.filter(plugin)?),
+            PluginKind::Tool => return Err("a tool is no plugin of a stage".into()),
+        })
+    }
+
+    /// What all kinds have in common.
+    pub fn plugin(&self) -> &dyn Plugin {
+        match self {
+            AnyPlugin::Reward(plugin) => &**plugin,
+            AnyPlugin::Judge(plugin) => &**plugin,
+            AnyPlugin::Shaper(plugin) => &**plugin,
+            AnyPlugin::Filter(plugin) => &**plugin,
+        }
+    }
+}
+
+/// A plugin that takes the place of another at a step of the stage.
+pub struct Scheduled {
+    /// The first step of the stage that it is for.
+    pub step: u64,
+    /// Name in the run.
+    pub name: String,
+    /// As the recipe says.
+    pub used: PluginUse,
+    /// The plugin.
+    pub plugin: AnyPlugin,
 }
 
 /// A weight in the raw reward, and its course over the stage.
@@ -141,6 +202,10 @@ pub struct StagePlugins {
     pub filters: Vec<FilterSlot>,
     /// Says what success is in the evaluation.
     pub eval: Option<Arc<dyn RewardFn>>,
+    /// Replacements by the recipe, in the order of their steps. They are taken out when the stage begins.
+    pub scheduled: Vec<Scheduled>,
+    /// As the recipe uses the plugins of training, by their names.
+    pub used: BTreeMap<String, PluginUse>,
     /// What the ledger says of them.
     pub generations: Vec<PluginGeneration>,
     /// What `plugins.lock` says of them.
@@ -157,14 +222,14 @@ impl StagePlugins {
         for RewardUse { plugin, weight, on_fault, weight_schedule } in &stage.rewards {
             let loaded = factory.reward(plugin).map_err(failed(PluginKind::Reward, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
-            let name = plugins.new_name(stage, "rewards", loaded.id())?;
+            let name = plugins.new_name(stage, "rewards", loaded.id(), plugin)?;
             let weights = course(stage, &name, *weight, weight_schedule)?;
             plugins.rewards.push(RewardSlot { name, plugin: loaded, weight: weights.at(1), weights, on_fault: *on_fault });
         }
         for JudgeUse { plugin, weight, on_fault, weight_schedule } in &stage.judges {
             let loaded = factory.judge(plugin).map_err(failed(PluginKind::Judge, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
-            let name = plugins.new_name(stage, "judges", loaded.id())?;
+            let name = plugins.new_name(stage, "judges", loaded.id(), plugin)?;
             let weights = course(stage, &name, *weight, weight_schedule)?;
             let tokens_per_row = plugin.grants.tokens_per_row.unwrap_or(TOKENS_PER_ROW);
             let (weight, on_fault) = (weights.at(1), *on_fault);
@@ -173,13 +238,13 @@ impl StagePlugins {
         for ShaperUse { plugin, shapes, on_failure } in &stage.shapers {
             let loaded = factory.shaper(plugin).map_err(failed(PluginKind::Shaper, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
-            let name = plugins.new_name(stage, "shapers", loaded.id())?;
+            let name = plugins.new_name(stage, "shapers", loaded.id(), plugin)?;
             plugins.shapers.push(ShaperSlot { name, plugin: loaded, shapes: *shapes, on_failure: *on_failure });
         }
         for FilterUse { plugin, reads, scope, on_failure } in &stage.filters {
             let loaded = factory.filter(plugin).map_err(failed(PluginKind::Filter, plugin))?;
             plugins.note(loaded.id(), plugin, factory);
-            let name = plugins.new_name(stage, "filters", loaded.id())?;
+            let name = plugins.new_name(stage, "filters", loaded.id(), plugin)?;
             let (reads, scope, on_failure) = (*reads, *scope, *on_failure);
             plugins.filters.push(FilterSlot { name, plugin: loaded, reads, scope, on_failure });
         }
@@ -188,25 +253,84 @@ impl StagePlugins {
             plugins.note(loaded.id(), reward, factory);
             plugins.eval = Some(loaded);
         }
+        plugins.load_scheduled(stage, factory)?;
         Ok(plugins)
     }
 
+    fn load_scheduled(&mut self, stage: &Stage, factory: &dyn PluginFactory) -> Result<()> {
+        for (i, ScheduledSwap { step, replace, plugin }) in stage.swaps.iter().enumerate() {
+            let wrong =
+                |key: &str, reason: String| Err(Error::Recipe { key: format!("stages.{}.swaps.{i}.{key}", stage.name), reason });
+            let Some((_, old, _)) = self.slots().into_iter().find(|(name, ..)| name == replace) else {
+                let names = self.used.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+                return wrong("replace", format!("there is no plugin `{replace}` in the stage; there are {names}"));
+            };
+            if !(1..=stage.max_steps).contains(step) {
+                return wrong("step", format!("must be between 1 and the stage's {} steps", stage.max_steps));
+            }
+            let kind = old.plugin().id().kind;
+            let used = PluginUse { name: Some(replace.clone()), ..plugin.clone() };
+            let loaded = AnyPlugin::load(kind, &used, factory).map_err(failed(kind, plugin))?;
+            self.lock(loaded.plugin().id(), &used, factory);
+            self.scheduled.push(Scheduled { step: *step, name: replace.clone(), used, plugin: loaded });
+        }
+        self.scheduled.sort_by_key(|swap| swap.step);
+        Ok(())
+    }
+
+    /// The plugins of training by name, with how the recipe uses them.
+    pub fn slots(&self) -> Vec<(String, AnyPlugin, PluginUse)> {
+        let rewards = self.rewards.iter().map(|slot| (&slot.name, AnyPlugin::Reward(Arc::clone(&slot.plugin))));
+        let judges = self.judges.iter().map(|slot| (&slot.name, AnyPlugin::Judge(Arc::clone(&slot.plugin))));
+        let shapers = self.shapers.iter().map(|slot| (&slot.name, AnyPlugin::Shaper(Arc::clone(&slot.plugin))));
+        let filters = self.filters.iter().map(|slot| (&slot.name, AnyPlugin::Filter(Arc::clone(&slot.plugin))));
+        let all = rewards.chain(judges).chain(shapers).chain(filters);
+        all.map(|(name, plugin)| (name.clone(), plugin, self.used[name].clone())).collect()
+    }
+
+    /// Puts another generation into the slot of that name and of its kind.
+    ///
+    /// # Panics
+    /// When there is no such slot.
+    pub fn set(&mut self, name: &str, plugin: &AnyPlugin) {
+        let found = match plugin {
+            AnyPlugin::Reward(new) => {
+                self.rewards.iter_mut().find(|slot| slot.name == name).map(|slot| slot.plugin = Arc::clone(new))
+            }
+            AnyPlugin::Judge(new) => {
+                self.judges.iter_mut().find(|slot| slot.name == name).map(|slot| slot.plugin = Arc::clone(new))
+            }
+            AnyPlugin::Shaper(new) => {
+                self.shapers.iter_mut().find(|slot| slot.name == name).map(|slot| slot.plugin = Arc::clone(new))
+            }
+            AnyPlugin::Filter(new) => {
+                self.filters.iter_mut().find(|slot| slot.name == name).map(|slot| slot.plugin = Arc::clone(new))
+            }
+        };
+        found.expect("a slot is changed only by what looked it up");
+    }
+
     /// A plugin's name, if no other plugin of training has it.
-    fn new_name(&self, stage: &Stage, list: &str, id: &PluginId) -> Result<String> {
+    fn new_name(&mut self, stage: &Stage, list: &str, id: &PluginId, used: &PluginUse) -> Result<String> {
         let name = id.name.clone();
         if self.training().any(|(_, other)| other.id().name == name) {
             let reason = format!("two plugins are named `{name}`; give one a `name`");
             return Err(Error::Recipe { key: format!("stages.{}.{list}", stage.name), reason });
         }
+        self.used.insert(name.clone(), used.clone());
         Ok(name)
     }
 
     fn note(&mut self, id: &PluginId, plugin: &PluginUse, factory: &dyn PluginFactory) {
         let generation = PluginGeneration { id: id.clone(), config: plugin.config.clone() };
-        let locked = factory.locked(id, plugin);
         if !self.generations.contains(&generation) {
             self.generations.push(generation);
         }
+        self.lock(id, plugin, factory);
+    }
+
+    fn lock(&mut self, id: &PluginId, plugin: &PluginUse, factory: &dyn PluginFactory) {
+        let locked = LockedPlugin { source: plugin.plugin.clone(), ..factory.locked(id, plugin) };
         if !self.locked.contains(&locked) {
             self.locked.push(locked);
         }
@@ -225,6 +349,12 @@ impl StagePlugins {
         let shapers = self.shapers.iter().map(|s| (format!("shaper/{}", s.name), &*s.plugin as &dyn Plugin));
         let filters = self.filters.iter().map(|f| (format!("filter/{}", f.name), &*f.plugin as &dyn Plugin));
         rewards.chain(judges).chain(shapers).chain(filters)
+    }
+
+    /// The weights in force, of the rewards and then the judges, in the recipe's order.
+    pub fn weights(&self) -> Vec<(&str, f64)> {
+        let rewards = self.rewards.iter().map(|slot| (slot.name.as_str(), slot.weight));
+        rewards.chain(self.judges.iter().map(|slot| (slot.name.as_str(), slot.weight))).collect()
     }
 
     /// Puts the weights of step `stage_step` of the stage (the first is 1) in force.

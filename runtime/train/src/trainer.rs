@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use plumb_core::PluginId;
 use plumb_core::recipe::{Algorithm, FilterScope, Recipe, Stage};
 use plumb_kernels::cpu::global_norm::global_norm;
 use plumb_model::LoadedModel;
@@ -17,6 +18,11 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Sampler, digests};
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluated, evaluate};
+use crate::generations::Generations;
+use crate::generations::circuit::Breaker;
+use crate::generations::control::Inbox;
+use crate::generations::kept::{self, OrKept};
+use crate::generations::loader::Loader;
 use crate::models::{ModelServer, ModelSet, ModelStore, Served};
 use crate::objective::grpo::Grpo;
 use crate::objective::sft::Sft;
@@ -83,12 +89,25 @@ pub struct Summary {
 /// finished step, and `resume` goes on from its newest checkpoint; one is written on [`Error::Interrupted`] and on plugin errors,
 /// unless no step of the stage is done.
 pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut dyn Observer) -> Result<Summary> {
+    std::thread::scope(|scope| train_with(request, factory, observer, Loader::start(scope, factory)))
+}
+
+fn train_with(
+    request: &TrainRequest,
+    factory: &dyn PluginFactory,
+    observer: &mut dyn Observer,
+    loader: Loader,
+) -> Result<Summary> {
     let start = Instant::now();
     let recipe = &request.recipe;
     check(recipe)?;
-    let mut plugins = recipe.stages.iter().map(|stage| StagePlugins::load(stage, factory)).collect::<Result<Vec<_>>>()?;
+    let kept = OrKept::new(factory, &request.run_dir)?;
+    let load = |stage| StagePlugins::load(stage, if request.resume { &kept } else { factory });
+    let mut plugins = recipe.stages.iter().map(load).collect::<Result<Vec<_>>>()?;
     // A fresh run creates its folder last, when all that the user gave has been read and found good.
     let inputs = inputs(request, &plugins)?;
+    let goes_on = request.resume && crate::run::is_run(&request.run_dir);
+    let lock = goes_on.then(|| Inbox::open(&request.run_dir)).transpose()?;
     let resume = || RunDir::resume(&request.run_dir, recipe, &inputs, &mut |message| observer.message(&message));
     let resumed = request.resume.then(resume).transpose()?;
     let checkpoint = resumed.as_ref().and_then(|(_, checkpoint)| checkpoint.as_ref());
@@ -107,6 +126,11 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
         Some(resumed) => resumed,
         None => (RunDir::create(&request.run_dir, recipe, &request.recipe_dir, &inputs)?, None),
     };
+    let inbox = lock.map_or_else(|| Inbox::open(&request.run_dir), Ok)?;
+    for locked in &inputs.plugins {
+        let id = PluginId { name: locked.name.clone(), kind: locked.kind, digest: locked.sha256.clone() };
+        kept::keep(&request.run_dir, factory, &id, locked.clone())?;
+    }
     let progress = checkpoint.as_ref().map(|checkpoint| checkpoint.progress.clone()).unwrap_or_default();
     let mut run = Run {
         request,
@@ -116,6 +140,7 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
         store,
         counters: serde_json::from_value(progress.trainer.clone()).unwrap_or_default(),
         step: progress.step,
+        generations: Generations::open(&request.run_dir, factory, &recipe.circuit, inbox, loader, progress.step)?,
         saved: checkpoint.as_ref().map(|checkpoint| checkpoint.progress.step),
         evaluations: Vec::new(),
         said: BTreeSet::new(),
@@ -128,6 +153,7 @@ pub fn train(request: &TrainRequest, factory: &dyn PluginFactory, observer: &mut
         }
         run.stage(index, &mut data[index], samplers[index].clone(), &mut plugins[index], from)?;
     }
+    run.generations.finish()?;
     let (model, tokenizer) = (&run.policy.params, &run.policy.tokenizer);
     let model = run.dir.save_model(|folder| plumb_model::save(folder, model, tokenizer).map_err(Into::into))?;
     let report = crate::run::report::write(&request.run_dir)?;
@@ -219,6 +245,9 @@ struct Counters {
     /// Rows that filters took out of the stage's data before its first step, as ascending indices.
     #[serde(default)]
     left_out: Vec<usize>,
+    /// Plugins that fail.
+    #[serde(default)]
+    failing: Breaker,
 }
 
 struct Run<'a> {
@@ -229,6 +258,7 @@ struct Run<'a> {
     store: ModelStore,
     optimizer: AdamW,
     counters: Counters,
+    generations: Generations<'a>,
     /// Optimizer steps of the run that are done.
     step: u64,
     /// Step of the newest whole checkpoint.
@@ -254,9 +284,12 @@ impl Run<'_> {
         let needs_reference = stage.algorithm == Algorithm::Grpo && (stage.grpo.beta != 0.0 || stage.grpo.log_kl);
         self.store.begin_stage(&self.policy, stage, needs_reference);
         self.optimizer = AdamW::new(&self.policy.params.layout);
+        let state = |key: &str| from.map_or(Ok(None), |checkpoint| Ok(checkpoint.plugin(key)?));
+        self.generations.begin_stage(stage, plugins, self.step - done, self.step, state)?;
         if let Some(checkpoint) = from {
             self.restore(checkpoint, plugins)?;
         } else {
+            self.generations.breaker = Breaker::default();
             self.counters.optimizer_steps = 0;
             self.dir.record(&Record::Plugins { stage: stage.name.clone(), plugins: plugins.generations.clone() })?;
             self.counters.left_out = self.choose_data(stage, data, plugins)?;
@@ -293,34 +326,49 @@ impl Run<'_> {
         let stage = &self.request.recipe.stages[index];
         let per_batch = objective.steps_per_batch();
         let mut lesson = Lesson::default();
+        let mut asked = Vec::new();
         let mut grads = vec![0.0; self.policy.params.data.len()];
         for stage_step in done..stage.max_steps {
             let start = Instant::now();
             let fresh = stage_step % per_batch == 0;
             if fresh {
                 // Taken now: what a step that fails tells a plugin is not part of the step before.
-                let states = plugins.save(self.step)?;
+                let states = self.states(plugins)?;
                 if self.request.interrupt.load(Ordering::Relaxed) {
                     self.save(index, stage_step, &states)?;
                     return Err(Error::Interrupted { step: self.step, checkpoint: self.saved });
+                }
+                let failing = self.generations.breaker.clone();
+                if let Err(error) = self.generations.boundary(plugins, stage_step + 1, self.step + 1) {
+                    self.save_before(index, stage_step, &states);
+                    return Err(error);
+                }
+                for message in self.generations.messages() {
+                    self.observer.message(&message);
                 }
                 plugins.set_weights(stage_step + 1);
                 let (batch, next) = (stage_step / per_batch, self.step + 1);
                 lesson = match objective.prepare(&mut self.served(objective.temperature()), plugins, batch, next) {
                     Ok(lesson) => lesson,
                     Err(error) => {
-                        // The weights are still those after the last step, so this is a step boundary to go on from.
-                        if let Err(second) = self.save(index, stage_step, &states) {
-                            self.observer.message(&format!("no checkpoint could be written: {second}"));
-                        }
+                        self.generations.withdraw(self.step + 1)?;
+                        self.generations.breaker = failing;
+                        self.save_before(index, stage_step, &states);
                         return Err(error);
                     }
                 };
+                asked = self.generations.observe(std::mem::take(&mut lesson.observed))?;
             }
             self.step += 1;
             let mut metrics = MetricSet::new(&stage.name, self.step);
             let loss = self.update(stage, stage_step, &lesson, objective, &mut grads, &mut metrics)?;
             let of_plugins = plugins.end_step();
+            let of_shadows = self.generations.collect(std::mem::take(&mut asked))?;
+            lesson.messages.extend(of_shadows.messages);
+            lesson.record.weights = plugins.weights().into_iter().map(|(_, weight)| weight).collect();
+            for change in self.generations.records() {
+                self.dir.record(&change)?;
+            }
             lesson.record.loss = loss;
             lesson.record.step = self.step;
             if let Some(table) = lesson.table.take() {
@@ -343,6 +391,9 @@ impl Run<'_> {
                 lesson.record.completions_sha256 = None;
             }
             metrics.set("num_tokens", self.counters.num_tokens as f64);
+            for (name, weight) in plugins.weights() {
+                metrics.set(format!("rewards/{name}/weight"), weight);
+            }
             let once = |name: &str| name.starts_with("time/") || name.starts_with("plugin/");
             for (name, value) in lesson.metrics.iter().filter(|(name, _)| fresh || !once(name)) {
                 metrics.set(name, *value);
@@ -352,6 +403,9 @@ impl Run<'_> {
                 if metrics.get(&name).is_none() {
                     metrics.set(name, value);
                 }
+            }
+            for (name, value) in of_shadows.metrics {
+                metrics.set(name, value);
             }
             let step_s = start.elapsed().as_secs_f64();
             metrics.set("time/step_s", step_s);
@@ -369,7 +423,7 @@ impl Run<'_> {
             let due_since_batch =
                 save_steps > 0 && (stage_step + 1) / save_steps > (stage_step + 1 - per_batch.min(stage_step + 1)) / save_steps;
             if last || (between_batches && due_since_batch) {
-                self.save(index, stage_step + 1, &plugins.save(self.step)?)?;
+                self.save(index, stage_step + 1, &self.states(plugins)?)?;
             }
         }
         Ok(())
@@ -467,11 +521,27 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// States of all plugins, for a checkpoint.
+    fn states(&self, plugins: &StagePlugins) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut states = plugins.save(self.step)?;
+        states.extend(self.generations.save(self.step)?);
+        Ok(states)
+    }
+
+    /// Writes a checkpoint because the next step cannot be done. The weights are still those after the last step, so this is a step
+    /// boundary to go on from.
+    fn save_before(&mut self, stage: usize, stage_step: u64, states: &[(String, Vec<u8>)]) {
+        if let Err(second) = self.save(stage, stage_step, states) {
+            self.observer.message(&format!("no checkpoint could be written: {second}"));
+        }
+    }
+
     /// Writes a checkpoint, unless there is one of this step; before the first step of a stage there is nothing new to keep.
     fn save(&mut self, stage: usize, stage_step: u64, states: &[(String, Vec<u8>)]) -> Result<()> {
         if stage_step == 0 || self.saved == Some(self.step) {
             return Ok(());
         }
+        self.counters.failing.clone_from(&self.generations.breaker);
         let (params, tokenizer) = (&self.policy.params, &self.policy.tokenizer);
         let mut vectors =
             vec![("exp_avg", self.optimizer.exp_avg.as_slice()), ("exp_avg_sq", self.optimizer.exp_avg_sq.as_slice())];
@@ -511,6 +581,7 @@ impl Run<'_> {
         take("exp_avg_sq", &mut self.optimizer.exp_avg_sq)?;
         self.store.restore(&mut take)?;
         self.optimizer.steps = self.counters.optimizer_steps;
+        self.generations.breaker.clone_from(&self.counters.failing);
         plugins.restore(checkpoint.progress.step, |key| Ok(checkpoint.plugin(key)?))
     }
 }

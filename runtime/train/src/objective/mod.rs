@@ -8,6 +8,7 @@ use std::ops::Range;
 use candle_core::{Device, Tensor};
 
 use crate::error::Result;
+use crate::generations::observed::Observed;
 use crate::loss::grpo::TokenStats;
 use crate::models::Served;
 use crate::pack::LossRow;
@@ -57,6 +58,8 @@ pub struct Lesson {
     pub table: Option<Table>,
     /// Preference pairs that filters made.
     pub pairs: Vec<PairLine>,
+    /// What plugins were asked and what they said.
+    pub observed: Vec<Observed>,
     /// Things to tell the user.
     pub messages: Vec<String>,
 }

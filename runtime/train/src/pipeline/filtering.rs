@@ -9,6 +9,7 @@ use plumb_core::{Batch, Column, Decision};
 use super::rows::StepRows;
 use super::{Assessed, StepModels, answer_error, call, expect_len};
 use crate::error::{Error, Result};
+use crate::generations::observed::filter_outcomes;
 use crate::plugins::FilterSlot;
 
 /// A filter's statement that one completion is better than another, which may be an answer to another prompt.
@@ -46,9 +47,10 @@ pub fn select(rows: &mut StepRows, slot: &FilterSlot, models: &mut impl StepMode
     batch.attrs.insert("stage".into(), stage.into());
     let select = || slot.plugin.select(&batch);
     let accept = |decision: &Decision| check(slot, decision, &batch, step);
-    let Some(decision) = call(&*slot.plugin, slot.on_failure, models, select, accept, rows, &live, assessed)? else {
-        return Ok(());
-    };
+    let answer = call(&*slot.plugin, slot.on_failure, models, select, accept, rows, &live, assessed)?;
+    let groups: Vec<usize> = batch.groups().map(|group| group.start).collect();
+    assessed.observe(&*slot.plugin, batch, answer.as_ref().map(filter_outcomes));
+    let Ok(decision) = answer else { return Ok(()) };
 
     let name = &slot.name;
     assessed.parts(name, &decision.parts);
@@ -77,9 +79,8 @@ pub fn select(rows: &mut StepRows, slot: &FilterSlot, models: &mut impl StepMode
         }
     }
     let places: Vec<usize> = rows.rows().iter().map(|row| row.place).collect();
-    let groups: Vec<usize> = batch.groups().map(|group| places[live[group.start]]).collect();
     for &group in &decision.regenerate {
-        assessed.unwanted.entry(groups[group as usize]).or_insert_with(|| name.clone());
+        assessed.unwanted.entry(places[live[groups[group as usize]]]).or_insert_with(|| name.clone());
     }
     let reasons: BTreeMap<usize, &str> = decision.reasons.iter().map(|(at, why)| (*at as usize, why.as_str())).collect();
     for (i, &row) in live.iter().enumerate().filter(|(i, _)| !decision.keep[*i]) {

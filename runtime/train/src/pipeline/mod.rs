@@ -22,15 +22,17 @@ pub mod spans;
 pub mod verdicts;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use plumb_core::feedback::PluginFault;
 use plumb_core::recipe::{FilterScope, ScaleRewards, ShapedValue, StepPolicy};
 use plumb_core::rollout::{Completion, Group, Prompt};
 use plumb_core::services::{Models, NoModels};
-use plumb_core::{Plugin, PluginError};
+use plumb_core::{Batch, Outcome, Plugin, PluginError, PluginId, RowFault};
 
 use crate::advantage::{self, Advantages, Scaling};
 use crate::error::{Error, Result};
+use crate::generations::observed::Observed;
 use crate::plugins::StagePlugins;
 use filtering::Pair;
 use rows::StepRows;
@@ -67,11 +69,19 @@ pub struct Assessed {
     pub pairs: Vec<Pair>,
     /// Groups that a filter wants to be sampled again, and which filter.
     pub unwanted: BTreeMap<usize, String>,
+    /// What shapers and filters were asked and what they said.
+    pub observed: Vec<Observed>,
     /// What the user should know.
     pub notes: Vec<String>,
 }
 
 impl Assessed {
+    fn observe(&mut self, plugin: &dyn Plugin, batch: Batch, answer: Result<Vec<Outcome>, &RowFault>) {
+        let outcomes = answer.unwrap_or_else(|fault| vec![Outcome::Failed(fault.clone()); batch.rows()]);
+        let PluginId { name, kind, .. } = plugin.id().clone();
+        self.observed.push(Observed { name, kind, batch: Arc::new(batch), outcomes });
+    }
+
     fn parts(&mut self, plugin: &str, parts: &[(String, Vec<f64>)]) {
         for (part, values) in parts {
             self.metrics.push((format!("plugin/{plugin}/{part}"), finite_mean(values.iter().copied()).unwrap_or(f64::NAN)));
@@ -108,7 +118,7 @@ pub fn assess(
     Ok(assessed)
 }
 
-/// Calls a shaper or filter, a second time when it fails, and checks its answer. None when it failed and its `policy` lets the run
+/// Calls a shaper or filter, a second time when it fails, and checks its answer. A fault when it failed and its `policy` lets the run
 /// go on: with [`StepPolicy::SkipStep`] all live rows have left the step then.
 ///
 /// # Errors
@@ -124,19 +134,19 @@ fn call<T: Send>(
     rows: &mut StepRows,
     live: &[usize],
     assessed: &mut Assessed,
-) -> Result<Option<T>> {
+) -> Result<Result<T, RowFault>> {
     let step = rows.step;
     let answer = if plugin.asks_models() { models.while_served(|_| twice(&work)) } else { twice(&work) };
     let checked = answer.map_err(|source| Error::Plugin { step, source }).and_then(|answer| accept(&answer).map(|()| answer));
     let error = match checked {
-        Ok(answer) => return Ok(Some(answer)),
+        Ok(answer) => return Ok(Ok(answer)),
         Err(error) => error,
     };
-    let code = match &error {
+    let (code, message) = match &error {
         Error::Plugin { source: PluginError { fault: PluginFault::Host { .. }, .. }, .. } => return Err(error),
         _ if policy == StepPolicy::Abort => return Err(error),
-        Error::Plugin { source, .. } => source.fault.code().to_owned(),
-        _ => "bad_answer".to_owned(),
+        Error::Plugin { source, .. } => (source.fault.code().to_owned(), source.fault.to_string()),
+        _ => ("bad_answer".to_owned(), error.to_string()),
     };
     let name = &plugin.id().name;
     assessed.metrics.push((format!("plugin/{name}/failed"), live.len() as f64));
@@ -147,7 +157,7 @@ fn call<T: Send>(
     if policy == StepPolicy::SkipStep {
         live.iter().for_each(|&row| rows.drop_row(row, || format!("{name}: {code}")));
     }
-    Ok(None)
+    Ok(Err(RowFault { code, message }))
 }
 
 /// A call that failed changed nothing, so it may be made again; a host that failed is not asked twice.

@@ -46,6 +46,7 @@ pub fn record(rows: &StepRows, reasons: &[Option<String>], pairs: &[Pair]) -> St
         prompt_ids: rows.examples.iter().map(|example| example.prompt.id).collect(),
         prompt_tokens: rows.examples.iter().map(|example| example.prompt.tokens.clone()).collect(),
         completions_sha256: None,
+        weights: Vec::new(),
         completions: completions.collect(),
         places: if rows.places.iter().copied().eq(0..rows.places.len()) {
             Vec::new()

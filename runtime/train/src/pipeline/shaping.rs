@@ -6,6 +6,7 @@ use plumb_core::recipe::{FilterStage, ShapedValue};
 use super::rows::StepRows;
 use super::{Assessed, answer_error, call, expect_len, fault_counts, finite_mean};
 use crate::error::Result;
+use crate::generations::observed::shaped_outcomes;
 use crate::plugins::ShaperSlot;
 
 /// Lets a shaper work on the live rows.
@@ -26,7 +27,9 @@ pub fn shape(rows: &mut StepRows, slot: &ShaperSlot, models: &mut impl super::St
     let tokens: Vec<usize> = rows.rows().iter().map(|row| row.completion.tokens.len()).collect();
     let shape = || slot.plugin.shape(&batch);
     let accept = |shaped: &Shaped| check(slot, shaped, &live, &tokens, step);
-    let Some(shaped) = call(&*slot.plugin, slot.on_failure, models, shape, accept, rows, &live, assessed)? else { return Ok(()) };
+    let answer = call(&*slot.plugin, slot.on_failure, models, shape, accept, rows, &live, assessed)?;
+    assessed.observe(&*slot.plugin, batch, answer.as_ref().map(|shaped| shaped_outcomes(shaped, live.len())));
+    let Ok(shaped) = answer else { return Ok(()) };
 
     let name = &slot.name;
     assessed.parts(name, &shaped.parts);

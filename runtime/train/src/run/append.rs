@@ -53,3 +53,68 @@ pub(crate) fn line_end(bytes: &[u8], n: u64) -> Option<usize> {
     let mut newlines = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
     newlines.nth(usize::try_from(n - 1).ok()?).map(|(at, _)| at + 1)
 }
+
+/// Adds a line to a file, which is made with its folder if it is not there.
+pub(crate) fn append_line(path: &Path, line: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).at("create", folder)?;
+    }
+    let mut file = OpenOptions::new().append(true).create(true).open(path).at("open", path)?;
+    file.write_all(format!("{line}\n").as_bytes()).at("write", path)
+}
+
+/// Cuts a file of JSON objects, each with the `step` it belongs to, before the first that is of a later step than `step` or torn.
+/// A file without a line left is removed.
+pub(crate) fn cut_after_step(path: &Path, step: u64) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        step: u64,
+    }
+    let bytes = std::fs::read(path).at("read", path)?;
+    let mut length = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+        match serde_json::from_slice::<Line>(line) {
+            Ok(line) if line.step <= step => {}
+            _ => break,
+        }
+        length += line.len();
+    }
+    if length == 0 {
+        return std::fs::remove_file(path).at("remove", path);
+    }
+    let file = OpenOptions::new().write(true).open(path).at("open", path)?;
+    file.set_len(length as u64).at("truncate", path)
+}
+
+/// Writes a file that is there whole or not at all.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut tmp = path.as_os_str().to_owned();
+    tmp.push(".tmp");
+    let tmp = PathBuf::from(tmp);
+    let written = File::create(&tmp).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.at("write", &tmp)?;
+    std::fs::rename(&tmp, path).at("rename", &tmp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_later_steps_and_torn_ones_are_cut_and_empty_files_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/file.jsonl");
+        let lines = ["{\"step\":1,\"x\":2}", "{\"step\":3}", "{\"step\":4}"];
+        lines.iter().for_each(|line| append_line(&path, line).unwrap());
+        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"step\":4,").unwrap();
+        cut_after_step(&path, 4).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), lines.map(|line| format!("{line}\n")).concat());
+        cut_after_step(&path, 3).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().collect::<Vec<_>>(), lines[..2]);
+        cut_after_step(&path, 0).unwrap();
+        assert!(!path.exists());
+    }
+}

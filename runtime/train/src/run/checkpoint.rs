@@ -275,10 +275,8 @@ fn relative_name(root: &Path, path: &Path) -> String {
     parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
-/// A plugin's name in the run is the user's; its file name keeps what every file system allows.
 fn state_file_name(name: &str) -> String {
-    let safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
-    name.chars().map(|c| if safe(c) { c.to_string() } else { format!("%{:x}", u32::from(c)) }).collect::<String>() + ".bin"
+    super::safe_name(name) + ".bin"
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -83,6 +83,18 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A run was asked for something that only the process that trains it can do, and there is none.
+    #[error("no process trains the run in `{}`", path.display())]
+    NotTraining {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// A run was to be trained by two processes.
+    #[error("another process trains the run in `{}`", path.display())]
+    InUse {
+        /// Which folder.
+        path: PathBuf,
+    },
     /// A Parquet file could not be written or read.
     #[error("cannot {action} `{}`", path.display())]
     Parquet {

@@ -150,6 +150,9 @@ pub struct StepRecord {
     /// SHA-256 of the step's file of completions, which holds the texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completions_sha256: Option<String>,
+    /// Weights in the raw reward that were in force: of the rewards, then the judges, in the recipe's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<f64>,
     /// One per completion; those of one prompt are adjacent. Empty in supervised stages.
     pub completions: Vec<CompletionRecord>,
     /// Place of each prompt's group in its rows' ids, where groups were sampled again; else the place is the index.
@@ -403,6 +406,7 @@ mod tests {
             prompt_ids: vec![4],
             prompt_tokens: vec![vec![7]],
             completions_sha256: None,
+            weights: vec![0.1],
             completions: vec![CompletionRecord {
                 tokens: vec![1, 2],
                 logprobs: (0..1000).map(|i| -(i as f32) * 0.377_123 - f32::MIN_POSITIVE).collect(),

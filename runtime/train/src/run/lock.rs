@@ -27,6 +27,9 @@ pub struct LockedPlugin {
     /// Public key that signed the component; None when nobody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
+    /// What the recipe calls it: a name or a path.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
 }
 
 impl LockedPlugin {
@@ -39,10 +42,16 @@ impl LockedPlugin {
             sha256: id.digest.clone(),
             wit: String::new(),
             grants: Vec::new(),
-            config_sha256: super::ledger::hash(serde_json::Value::Object(config.clone()).to_string().as_bytes()),
+            config_sha256: config_sha256(config),
             signer: None,
+            source: String::new(),
         }
     }
+}
+
+/// SHA-256 of a configuration as JSON.
+pub(crate) fn config_sha256(config: &serde_json::Map<String, serde_json::Value>) -> String {
+    super::ledger::hash(serde_json::Value::Object(config.clone()).to_string().as_bytes())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,7 +74,7 @@ pub fn read_plugins_lock(run_dir: &Path) -> Result<Vec<LockedPlugin>> {
 /// Writes a lock file.
 pub fn write_lock(path: &Path, plugins: &[LockedPlugin]) -> Result<()> {
     let text = toml::to_string(&File { version: 1, plugin: plugins.to_vec() }).expect("a lock holds only strings");
-    std::fs::write(path, text).at("write", path)
+    super::append::write_whole(path, text.as_bytes())
 }
 
 /// Reads a lock file; None when there is none.

@@ -9,6 +9,10 @@
 //! | `completions/completions_00001.parquet` | what was sampled in a step, with a column per reward ([`completions`]) |
 //! | `pairs/pairs_00001.jsonl` | preference pairs that filters made in a step, for preference training |
 //! | `ledger.jsonl` | every value of every step, hash-chained ([`ledger`]) |
+//! | `plugins/<sha256>.wasm` | every plugin that the run used ([`crate::generations::kept`]) |
+//! | `changes.jsonl` | which plugins were changed before which step ([`crate::generations::history`]) |
+//! | `control/` | requests to the running run and their answers ([`crate::control`]) |
+//! | `shadow/`, `poison/` | values of shadows, and what plugins failed on ([`crate::generations`]) |
 //! | `checkpoints/step-00000060/` | policy, optimizer, plugin state, progress, checksums ([`checkpoint`]) |
 //! | `model/` | the final policy, a Hugging Face folder |
 //! | `report.html` | the run for people ([`report`]) |
@@ -17,7 +21,7 @@
 //! times (`time/*` in the metrics and all of TensorBoard's) and `plugins.log`, where steps that were done twice are told twice:
 //! growing files are cut back to the records that the checkpoint counted, and completions of later steps are removed.
 
-mod append;
+pub(crate) mod append;
 mod error;
 mod inputs;
 mod lock;
@@ -35,14 +39,19 @@ use std::path::{Path, PathBuf};
 
 use plumb_core::recipe::Recipe;
 
+use crate::generations::{poison, shadow};
+
 use append::AppendFile;
 pub use checkpoint::{Checkpoint, CheckpointParts, Progress, Records};
 pub use completions::{Table, TableColumn};
-use error::IoContext;
+pub(crate) use error::IoContext;
 pub use error::{Error, Result};
 pub use inputs::{DataFile, Inputs};
 use ledger::LedgerWriter;
-pub use ledger::{AnswerRecord, CompletionRecord, OutcomeRecord, PluginGeneration, Record, StepRecord};
+pub use ledger::{
+    AnswerRecord, ChangeCause, ChangeRecord, CompletionRecord, OutcomeRecord, PluginGeneration, Record, StepRecord,
+};
+pub(crate) use lock::config_sha256;
 pub use lock::{LockedPlugin, read_lock, read_plugins_lock, write_lock, write_plugins_lock};
 pub use metrics::MetricSet;
 pub use pairs::{PairLine, pairs_file};
@@ -146,6 +155,11 @@ impl RunDir {
             }
         }
         pairs::remove_after(path, progress.step)?;
+        for folder in [poison::FOLDER, shadow::FOLDER].map(|folder| path.join(folder)).iter().filter(|folder| folder.exists()) {
+            for item in fs::read_dir(folder).at("read", folder)? {
+                append::cut_after_step(&item.at("read", folder)?.path(), progress.step)?;
+            }
+        }
         let (events, events_kept) = match events {
             Some(file) => (file, records.events),
             None => (path.join(tensorboard::new_file_name()), 0),
@@ -257,6 +271,12 @@ pub fn is_run(path: &Path) -> bool {
 /// The resolved recipe as TOML.
 pub fn recipe_text(recipe: &Recipe) -> String {
     toml::to_string(recipe).expect("a recipe comes from TOML, so it goes back")
+}
+
+/// A name in the run is the user's; as part of a file's name it keeps what every file system allows.
+pub(crate) fn safe_name(name: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+    name.chars().map(|c| if safe(c) { c.to_string() } else { format!("%{:x}", u32::from(c)) }).collect()
 }
 
 /// Path of the first key whose values differ.

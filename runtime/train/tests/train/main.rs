@@ -8,6 +8,7 @@
 //! - `plugin_metrics`: what plugins and their faults leave in the metrics
 //! - `inputs`: data and plugins of a run, and what a failed step leaves
 //! - `repeat`: resumed runs and other thread counts leave the same bytes
+//! - `swap`: plugins that change while a run goes on
 //! - `curves`: ten steps of a real model against an independent implementation
 #![allow(missing_docs)]
 
@@ -20,3 +21,4 @@ mod learning;
 mod plugin_metrics;
 mod repeat;
 mod support;
+mod swap;

@@ -42,7 +42,7 @@ impl Observer for KillAfter {
     }
 }
 
-fn assert_same_run(a: &Path, b: &Path, what: &str) {
+pub fn assert_same_run(a: &Path, b: &Path, what: &str) {
     for name in ["model/model.safetensors", "ledger.jsonl", "plugins.lock"] {
         assert!(std::fs::read(a.join(name)).unwrap() == std::fs::read(b.join(name)).unwrap(), "{what}: `{name}` differs");
     }

@@ -11,6 +11,7 @@ use plumb_core::recipe::Stage;
 use super::{Lesson, Objective, per_token, token_weights};
 use crate::data::Sampler;
 use crate::error::Result;
+use crate::generations::observed::of_rewards;
 use crate::loss::grpo::{Clip, Terms, TokenStats, Totals, grpo, token_weight};
 use crate::models::Served;
 use crate::pack::{LossRow, parts};
@@ -92,6 +93,7 @@ impl Objective for Grpo<'_> {
             record: record(&rows, &reasons, &assessed.pairs),
             pairs: pair_lines(&rows, &assessed.pairs),
             table: Some(table(&rows, reasons)),
+            observed: of_rewards(&rows).into_iter().chain(assessed.observed).collect(),
             messages: assessed.notes,
         })
     }

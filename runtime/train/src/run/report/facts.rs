@@ -1,10 +1,13 @@
 //! The report's figures in words and tables.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use serde::Serialize;
 
 use super::chart::short;
+use crate::generations::history::{Boundary, Change};
+use crate::run::ChangeCause;
 use crate::run::lock::LockedPlugin;
 use crate::run::metrics::MetricSet;
 
@@ -108,16 +111,21 @@ pub struct PluginRow {
     name: String,
     kind: String,
     version: String,
-    digest: String,
+    /// Digests in the order of their use, with the step from which on: `0a1b2c3d, 4e5f6a7b from step 40 (swap)`.
+    generations: String,
+    calls: String,
     rows: String,
     abstained: String,
     failed: String,
+    retries: String,
+    fuel: String,
     /// Rows without a value by code, most first: `unparseable 12, trap 3`.
     faults: String,
 }
 
-/// The run's plugins with how many rows of training they were given and how many they had no value for.
-pub fn plugins(locked: &[LockedPlugin], metrics: &[MetricSet]) -> Vec<PluginRow> {
+/// The run's plugins by name, all generations together: what they were given in training and had no value for, what that cost, and
+/// when they changed.
+pub fn plugins(locked: &[LockedPlugin], changes: &[Boundary], metrics: &[MetricSet]) -> Vec<PluginRow> {
     let sum = |metric: String| {
         let values: Vec<f64> = metrics.iter().filter_map(|set| set.get(&metric)).collect();
         if values.is_empty() { String::new() } else { short(values.iter().sum()) }
@@ -126,13 +134,39 @@ pub fn plugins(locked: &[LockedPlugin], metrics: &[MetricSet]) -> Vec<PluginRow>
         name: plugin.name.clone(),
         kind: plugin.kind.to_string(),
         version: plugin.version.clone(),
-        digest: plugin.sha256.chars().take(16).collect(),
+        generations: generations(plugin, changes),
+        calls: sum(format!("plugin/{}/calls", plugin.name)),
         rows: sum(format!("plugin/{}/rows", plugin.name)),
         abstained: sum(format!("plugin/{}/abstained", plugin.name)),
         failed: sum(format!("plugin/{}/failed", plugin.name)),
+        retries: sum(format!("plugin/{}/retries", plugin.name)),
+        fuel: sum(format!("plugin/{}/fuel", plugin.name)),
         faults: faults(&format!("plugin/{}/faults/", plugin.name), metrics),
     };
-    locked.iter().map(row).collect()
+    let first = |(i, plugin): (usize, &LockedPlugin)| {
+        !locked[..i].iter().any(|other| (&other.name, other.kind) == (&plugin.name, plugin.kind))
+    };
+    locked.iter().enumerate().filter(|&at| first(at)).map(|(_, plugin)| row(plugin)).collect()
+}
+
+/// The generations that a name had, from the first.
+fn generations(plugin: &LockedPlugin, changes: &[Boundary]) -> String {
+    let short = |digest: &str| digest.chars().take(8).collect::<String>();
+    let mut text = short(&plugin.sha256);
+    for (step, change) in changes.iter().flat_map(|line| line.changes.iter().map(move |change| (line.step, change))) {
+        let _ = match change {
+            Change::Replace { name, plugin: new, cause, .. } if *name == plugin.name => {
+                let why = if *cause == ChangeCause::Schedule { "schedule" } else { "swap" };
+                write!(text, ", {} from step {step} ({why})", short(&new.digest))
+            }
+            Change::Restore { name, cause, .. } if *name == plugin.name => {
+                let why = if *cause == ChangeCause::Circuit { "circuit" } else { "rollback" };
+                write!(text, ", the one before from step {step} ({why})")
+            }
+            _ => Ok(()),
+        };
+    }
+    text
 }
 
 /// Sums the metrics that begin with `prefix`, and lists them by what follows it.

@@ -42,7 +42,7 @@ pub fn write(run_dir: &Path) -> Result<PathBuf> {
         results: facts::results(&metrics),
         facts: facts::facts(&metrics),
         charts: charts(&metrics).iter().map(Chart::render).collect(),
-        plugins: facts::plugins(&read_plugins_lock(run_dir)?, &metrics),
+        plugins: facts::plugins(&read_plugins_lock(run_dir)?, &crate::generations::history::read(run_dir)?, &metrics),
         samples,
         recipe: &recipe_text,
         version: env!("CARGO_PKG_VERSION"),
@@ -222,7 +222,10 @@ mod tests {
         table.write(&run.join("completions/completions_00001.parquet")).unwrap();
 
         let id = PluginId { name: "exact".into(), kind: PluginKind::Reward, digest: "native".into() };
-        write_plugins_lock(run, &[LockedPlugin::new(&id, &serde_json::Map::new())]).unwrap();
+        let lock = LockedPlugin::new(&id, &serde_json::Map::new());
+        write_plugins_lock(run, &[lock.clone(), LockedPlugin { sha256: "4e5f6a7b8c".into(), ..lock }]).unwrap();
+        let replace = r#"{"type":"replace","name":"exact","plugin":{"digest":"4e5f6a7b8c","plugin":"p"},"cause":"command"}"#;
+        fs::write(run.join("changes.jsonl"), format!("{{\"step\":2,\"stage\":\"grpo\",\"changes\":[{replace}]}}\n")).unwrap();
 
         let html = fs::read_to_string(write(run).unwrap()).unwrap();
         assert!(html.contains("&lt;script&gt;alert(1)"), "completions are escaped");
@@ -230,6 +233,7 @@ mod tests {
         assert!(html.contains("25.0") && html.contains("75.0") && html.contains("of 100"), "before and after, with counts");
         assert!(html.contains("failed:trap"), "a missing score is shown as what it was");
         assert!(html.contains("unparseable 12, trap 3"), "faults of a plugin, summed over the steps");
+        assert_eq!(html.matches("native, 4e5f6a7b from step 2 (swap)").count(), 1, "a row per name, with its generations");
         assert_eq!(html.matches("<svg").count(), 2, "one plot each for accuracy and reward");
         for external in ["http://", "https://", "<link", "src="] {
             assert!(!html.contains(external), "the report is self-contained: {external}");

@@ -1,0 +1,439 @@
+//! Requests to a run that is being trained, from another process: files in `RUN/control/`.
+//!
+//! | File | Holds |
+//! |---|---|
+//! | `trainer.lock` | locked (`flock`) by the process that trains the run, so a lock never outlives it |
+//! | `submit.lock` | locked while a request takes its number |
+//! | `000007-swap.json`, `000007.wasm` | request 7 and the plugin it brings |
+//! | `000007.answer.json` | what became of it |
+//!
+//! Requests and answers appear by a rename, whole. The trainer looks for requests when a new batch begins.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use plumb_core::recipe::PluginUse;
+use serde::{Deserialize, Serialize};
+
+use super::kept::signature;
+use crate::compare::Comparison;
+use crate::run::append::write_whole;
+use crate::run::{Error, IoContext, Result};
+
+/// Number of a request within its run.
+pub type RequestId = u64;
+
+/// What a running run can be asked for. Names are those that plugins have in the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Request {
+    /// Another plugin of the same kind takes the place of `replace`, under its name.
+    Swap {
+        /// Which plugin goes.
+        replace: String,
+        /// Which comes. Its `name` is not used; the name in the run stays.
+        plugin: PluginUse,
+    },
+    /// The generation before takes its place again, with the state it had when it was replaced.
+    Rollback {
+        /// Which plugin goes.
+        name: String,
+    },
+    /// A second plugin of the same kind scores every batch of `name` without being used.
+    Shadow {
+        /// Which plugin it is compared with.
+        name: String,
+        /// The second one.
+        plugin: PluginUse,
+    },
+    /// Ends a shadow.
+    Unshadow {
+        /// Which plugin it is compared with.
+        name: String,
+    },
+}
+
+impl Request {
+    /// `swap`, `rollback`, `shadow` or `unshadow`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Request::Swap { .. } => "swap",
+            Request::Rollback { .. } => "rollback",
+            Request::Shadow { .. } => "shadow",
+            Request::Unshadow { .. } => "unshadow",
+        }
+    }
+
+    /// Name in the run of the plugin that is asked about.
+    pub fn name(&self) -> &str {
+        match self {
+            Request::Swap { replace: name, .. }
+            | Request::Rollback { name }
+            | Request::Shadow { name, .. }
+            | Request::Unshadow { name } => name,
+        }
+    }
+
+    /// The plugin that the request brings.
+    pub fn plugin_mut(&mut self) -> Option<&mut PluginUse> {
+        match self {
+            Request::Swap { plugin, .. } | Request::Shadow { plugin, .. } => Some(plugin),
+            Request::Rollback { .. } | Request::Unshadow { .. } => None,
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "kebab-case")]
+pub enum Answer {
+    /// It was done.
+    Done {
+        /// First step of the run that it holds for.
+        step: u64,
+        /// SHA-256 of the plugin that is in use under that name now. None when the process that did it ended before it could say.
+        digest: Option<String>,
+        /// The new plugin's answers against the old one's on the last batches before; None for a rollback or when there were none.
+        comparison: Option<Comparison>,
+    },
+    /// It was not done, and the run goes on as before.
+    Refused(Refusal),
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Stable code: `unknown-plugin`, `nothing-before`, `state-refused`, `run-over`, `restarted`, ... or one of loading plugins.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// Why, outermost first.
+    pub causes: Vec<String>,
+    /// The next step.
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal without causes.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Refusal { code: code.into(), message: message.into(), causes: Vec::new(), hint: None }
+    }
+
+    /// Says what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A refusal that says what an error and its causes say.
+    pub fn from_error(code: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect();
+        Refusal { code: code.into(), message: error.to_string(), causes, hint: None }
+    }
+}
+
+/// A request's file.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    #[serde(flatten)]
+    request: Request,
+    /// Whether it waits for a process that trains the run.
+    #[serde(default)]
+    on_resume: bool,
+}
+
+/// Hands a request to the process that trains the run. Where the plugin is a file its bytes are copied, so that the file may
+/// change or go at once; else it is a name that the trainer looks up.
+///
+/// # Errors
+/// [`Error::NotARun`], [`Error::NotTraining`] when no process trains the run, [`Error::Io`].
+pub fn submit(run_dir: &Path, request: Request) -> Result<RequestId> {
+    require_trainer(run_dir)?;
+    write_request(run_dir, request, false)
+}
+
+/// Leaves a request for when the run is resumed: it is done before the first step then. That is how a plugin that made a run stop
+/// is replaced.
+///
+/// # Errors
+/// [`Error::NotARun`], [`Error::InUse`] when the run is being trained, [`Error::Io`].
+pub fn submit_for_resume(run_dir: &Path, request: Request) -> Result<RequestId> {
+    match require_trainer(run_dir) {
+        Ok(()) => Err(Error::InUse { path: run_dir.to_owned() }),
+        Err(Error::NotTraining { .. }) => write_request(run_dir, request, true),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_request(run_dir: &Path, mut request: Request, on_resume: bool) -> Result<RequestId> {
+    let folder = folder(run_dir);
+    fs::create_dir_all(&folder).at("create", &folder)?;
+    let path = folder.join("submit.lock");
+    let guard = open_lock(&path)?;
+    guard.lock().at("lock", &path)?;
+    let id = files(&folder)?.into_iter().map(|file| file.id).max().unwrap_or(0) + 1;
+    if let Some(plugin) = request.plugin_mut() {
+        let source = PathBuf::from(&plugin.plugin);
+        if source.is_file() {
+            let copy = folder.join(format!("{id:06}.wasm"));
+            for (from, to) in [(signature(&source), signature(&copy)), (source.clone(), copy.clone())] {
+                if from.is_file() {
+                    write_whole(&to, &fs::read(&from).at("read", &from)?)?;
+                }
+            }
+            plugin.plugin = copy.file_name().expect("just made").to_string_lossy().into_owned();
+        }
+    }
+    let path = folder.join(format!("{id:06}-{}.json", request.kind()));
+    write_whole(&path, &serde_json::to_vec_pretty(&Envelope { request, on_resume }).expect("requests have string keys only"))?;
+    Ok(id)
+}
+
+/// Waits for the answer to a request; None after `timeout`.
+///
+/// # Errors
+/// [`Error::NotTraining`] when there is no answer, and no process left that could give one.
+pub fn wait(run_dir: &Path, id: RequestId, timeout: Duration) -> Result<Option<Answer>> {
+    let (start, path) = (Instant::now(), answer_path(&folder(run_dir), id));
+    loop {
+        // Asked before looking for the answer: the trainer may answer and end in between.
+        let trained = require_trainer(run_dir);
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let malformed = |e: serde_json::Error| Error::Malformed { path: path.clone(), reason: e.to_string() };
+                return serde_json::from_slice(&bytes).map(Some).map_err(malformed);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => trained?,
+            Err(error) => return Err(error).at("read", &path),
+        }
+        if start.elapsed() >= timeout {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(20).min(timeout));
+    }
+}
+
+/// Requests without an answer, in their order.
+pub fn pending(run_dir: &Path) -> Result<Vec<(RequestId, Request)>> {
+    Ok(unanswered(run_dir)?.into_iter().map(|(id, envelope)| (id, envelope.request)).collect())
+}
+
+fn unanswered(run_dir: &Path) -> Result<Vec<(RequestId, Envelope)>> {
+    let folder = folder(run_dir);
+    let files = if folder.exists() { files(&folder)? } else { Vec::new() };
+    let answered = |id| files.iter().any(|file| file.id == id && file.what == What::Answer);
+    let mut requests = Vec::new();
+    for file in files.iter().filter(|file| file.what == What::Request && !answered(file.id)) {
+        let bytes = fs::read(&file.path).at("read", &file.path)?;
+        let malformed = |e: serde_json::Error| Error::Malformed { path: file.path.clone(), reason: e.to_string() };
+        let mut envelope: Envelope = serde_json::from_slice(&bytes).map_err(malformed)?;
+        if let Some(plugin) = envelope.request.plugin_mut() {
+            let copy = folder.join(&plugin.plugin);
+            if copy.is_file() {
+                plugin.plugin = copy.to_string_lossy().into_owned();
+            }
+        }
+        requests.push((file.id, envelope));
+    }
+    Ok(requests)
+}
+
+/// Whether a process trains the run.
+///
+/// # Errors
+/// [`Error::NotTraining`] when none does, [`Error::NotARun`] when there is no run.
+pub fn require_trainer(run_dir: &Path) -> Result<()> {
+    if !crate::run::is_run(run_dir) {
+        return Err(Error::NotARun { path: run_dir.to_owned(), missing: "recipe.toml" });
+    }
+    let path = folder(run_dir).join("trainer.lock");
+    let free = match File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        // A lock that can be shared is not held by a trainer; it is given back at once.
+        file => match file.at("open", &path)?.try_lock_shared() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(error)) => return Err(error).at("lock", &path),
+        },
+    };
+    if free { Err(Error::NotTraining { path: run_dir.to_owned() }) } else { Ok(()) }
+}
+
+/// The trainer's end of the folder. The run is locked while this lives.
+#[derive(Debug)]
+pub struct Inbox {
+    folder: PathBuf,
+    _lock: File,
+    /// Requests up to this one were taken.
+    taken: RequestId,
+}
+
+/// How often a trainer tries to lock a run, 20 ms apart: one who asks whether it is trained holds the lock for a moment.
+const LOCK_TRIES: usize = 50;
+
+impl Inbox {
+    /// Locks a run for this process.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] when another process trains it.
+    pub fn open(run_dir: &Path) -> Result<Self> {
+        let folder = folder(run_dir);
+        fs::create_dir_all(&folder).at("create", &folder)?;
+        let path = folder.join("trainer.lock");
+        let lock = open_lock(&path)?;
+        for _ in 0..LOCK_TRIES {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Inbox { folder, _lock: lock, taken: 0 }),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+                Err(TryLockError::Error(error)) => return Err(error).at("lock", &path),
+            }
+        }
+        Err(Error::InUse { path: run_dir.to_owned() })
+    }
+
+    /// Requests that a process before this one left without an answer, but for those in `done`, which it did without telling any
+    /// more. Those for the resumed run are returned, the others are refused: who asked was told that nobody trains the run.
+    pub fn take_over(&mut self, done: impl Fn(RequestId) -> Option<Answer>) -> Result<Vec<(RequestId, Request)>> {
+        let mut waiting = Vec::new();
+        for (id, envelope) in unanswered(self.run_dir())? {
+            self.taken = id;
+            if let Some(answer) = done(id) {
+                self.answer(id, &answer)?;
+            } else if envelope.on_resume {
+                waiting.push((id, envelope.request));
+            } else {
+                let refusal = Refusal::new("restarted", "the process that trained the run ended before it came to this request");
+                self.answer(id, &Answer::Refused(refusal.hint("ask again")))?;
+            }
+        }
+        Ok(waiting)
+    }
+
+    fn run_dir(&self) -> &Path {
+        self.folder.parent().expect("the folder lies in the run's")
+    }
+
+    /// Requests that were not taken before, in their order.
+    pub fn take(&mut self) -> Result<Vec<(RequestId, Request)>> {
+        let newest = files(&self.folder)?.into_iter().filter(|file| file.what == What::Request).map(|file| file.id).max();
+        if newest.is_none_or(|newest| newest <= self.taken) {
+            return Ok(Vec::new());
+        }
+        let mut requests = pending(self.run_dir())?;
+        requests.retain(|(id, _)| *id > self.taken);
+        self.taken = requests.last().map_or(self.taken, |(id, _)| *id);
+        Ok(requests)
+    }
+
+    /// Answers a request, and lets go of the plugin it brought.
+    pub fn answer(&self, id: RequestId, answer: &Answer) -> Result<()> {
+        let text = serde_json::to_vec_pretty(answer).expect("answers have string keys only");
+        write_whole(&answer_path(&self.folder, id), &text)?;
+        let copy = self.folder.join(format!("{id:06}.wasm"));
+        for copy in [signature(&copy), copy].iter().filter(|copy| copy.exists()) {
+            fs::remove_file(copy).at("remove", copy)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum What {
+    Request,
+    Answer,
+    Plugin,
+}
+
+struct Item {
+    id: RequestId,
+    what: What,
+    path: PathBuf,
+}
+
+/// Requests, answers and plugins in the folder, by number.
+fn files(folder: &Path) -> Result<Vec<Item>> {
+    let mut items = Vec::new();
+    for item in fs::read_dir(folder).at("read", folder)? {
+        let path = item.at("read", folder)?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let (id, rest) = name.split_at(name.bytes().take_while(u8::is_ascii_digit).count());
+        let what = match rest {
+            ".answer.json" => What::Answer,
+            ".wasm" => What::Plugin,
+            request if request.starts_with('-') && request.ends_with(".json") => What::Request,
+            _ => continue,
+        };
+        if let Ok(id) = id.parse() {
+            items.push(Item { id, what, path });
+        }
+    }
+    items.sort_by(|a, b| (a.id, &a.path).cmp(&(b.id, &b.path)));
+    Ok(items)
+}
+
+fn folder(run_dir: &Path) -> PathBuf {
+    run_dir.join("control")
+}
+
+fn answer_path(folder: &Path, id: RequestId) -> PathBuf {
+    folder.join(format!("{id:06}.answer.json"))
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).open(path).at("open", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run() -> tempfile::TempDir {
+        let run = tempfile::tempdir().unwrap();
+        fs::write(run.path().join("recipe.toml"), "").unwrap();
+        run
+    }
+
+    fn swap(plugin: &Path) -> Request {
+        let plugin = serde_json::from_value(serde_json::json!({ "plugin": plugin })).unwrap();
+        Request::Swap { replace: "exact".into(), plugin }
+    }
+
+    #[test]
+    fn requests_reach_the_trainer_in_order_with_their_own_copy_of_the_plugin() {
+        let run = run();
+        let mut inbox = Inbox::open(run.path()).unwrap();
+        let file = run.path().join("new.wasm");
+        fs::write(&file, "bytes").unwrap();
+        assert_eq!(submit(run.path(), swap(&file)).unwrap(), 1);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(submit(run.path(), Request::Rollback { name: "exact".into() }).unwrap(), 2);
+        let taken = inbox.take().unwrap();
+        assert_eq!(taken.iter().map(|(id, request)| (*id, request.kind())).collect::<Vec<_>>(), [(1, "swap"), (2, "rollback")]);
+        let Request::Swap { plugin, .. } = &taken[0].1 else { panic!() };
+        assert_eq!(fs::read(&plugin.plugin).unwrap(), b"bytes");
+        assert_eq!(inbox.take().unwrap(), []);
+        assert_eq!(wait(run.path(), 1, Duration::ZERO).unwrap(), None);
+        let refused = Answer::Refused(Refusal::new("load", "no"));
+        inbox.answer(1, &refused).unwrap();
+        assert_eq!(wait(run.path(), 1, Duration::ZERO).unwrap(), Some(refused));
+        assert!(!Path::new(&plugin.plugin).exists());
+        assert_eq!(pending(run.path()).unwrap().len(), 1);
+        assert_eq!(submit(run.path(), Request::Unshadow { name: "exact".into() }).unwrap(), 3);
+    }
+
+    #[test]
+    fn run_without_a_trainer_takes_no_requests_and_a_run_has_one_trainer() {
+        let run = run();
+        let request = Request::Rollback { name: "exact".into() };
+        assert!(matches!(submit(run.path(), request.clone()), Err(Error::NotTraining { .. })));
+        let inbox = Inbox::open(run.path()).unwrap();
+        assert!(matches!(Inbox::open(run.path()), Err(Error::InUse { .. })));
+        let id = submit(run.path(), request.clone()).unwrap();
+        drop(inbox);
+        assert!(matches!(wait(run.path(), id, Duration::MAX), Err(Error::NotTraining { .. })));
+        assert!(matches!(submit(run.path(), request.clone()), Err(Error::NotTraining { .. })));
+        assert!(matches!(submit(&run.path().join("none"), request), Err(Error::NotARun { .. })));
+    }
+}
