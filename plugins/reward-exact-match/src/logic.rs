@@ -135,7 +135,7 @@ impl ExactMatch {
 fn contains(text: &str, answer: &str) -> bool {
     let starts_number = answer.starts_with(|c: char| c.is_ascii_digit());
     let ends_number = answer.ends_with(|c: char| c.is_ascii_digit());
-    let in_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    let in_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || changes_its_neighbour(c));
     let in_number =
         |mark: Option<char>, digit: Option<char>| matches!(mark, Some('.' | ',')) && digit.is_some_and(|c| c.is_ascii_digit());
     text.match_indices(answer).any(|(start, _)| {
@@ -146,6 +146,14 @@ fn contains(text: &str, answer: &str) -> bool {
         let joined_after = (in_word(answer.chars().next_back()) && in_word(a)) || (ends_number && in_number(a, aa));
         !joined_before && !joined_after
     })
+}
+
+/// Characters without a place of their own: marks that are drawn over the character before them, and invisible ones. Beside the
+/// answer they make another text of it: `4` and U+0338 is a 4 that is struck out.
+fn changes_its_neighbour(c: char) -> bool {
+    matches!(c,
+        '\u{300}'..='\u{36f}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// The last number of a text in its shortest decimal form: without thousands separators, `+`, or zeros that say nothing.
@@ -223,7 +231,7 @@ mod tests {
 
     #[test]
     fn contains_is_not_fooled_by_longer_words_and_numbers() {
-        let no = ["42", "14", "4.2", "3.4", "1,400", "-4", "x4", "4th"];
+        let no = ["42", "14", "4.2", "3.4", "1,400", "-4", "x4", "4th", "4\u{338}", "4\u{200b}2", "\u{202e}4\u{202c}"];
         let yes = ["it is 4.", "4", "(4)", "2+2=4, so", "7-4", "4: yes"];
         let config = r#"{"mode": "contains"}"#;
         for text in no {

@@ -129,8 +129,9 @@ impl Scanner<'_> {
         let mut body = rest.strip_prefix('-').unwrap_or(rest).strip_prefix("\\frac")?;
         for _ in 0..2 {
             body = body.strip_prefix('{')?;
-            let length = body.find('}')?;
-            if !is_simple_number(&body[..length]) {
+            // Only over what a number may have: searching the brace alone would read the rest of the text for every `\frac{`.
+            let length = body.find(|c: char| !(c.is_ascii_digit() || matches!(c, '-' | '.' | ',')))?;
+            if !body[length..].starts_with('}') || !is_simple_number(&body[..length]) {
                 return None;
             }
             body = &body[length + 1..];
