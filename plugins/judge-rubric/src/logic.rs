@@ -69,6 +69,7 @@ pub struct Rubric {
     config: Config,
 }
 
+// ANCHOR: judge
 impl Judge for Rubric {
     type Config = Config;
     const DESCRIPTOR: Descriptor = plumb_sdk::descriptor!()
@@ -104,6 +105,7 @@ impl Judge for Rubric {
         Ok(Turn::Done(self.verdicts(batch, answer)?))
     }
 }
+// ANCHOR_END: judge
 
 impl Rubric {
     /// The rubric of a row: its own, or that of all; None where there is none.

@@ -9,6 +9,7 @@ use serde_json::{Deserializer, Value};
 #[serde(default, deny_unknown_fields)]
 pub struct Config {}
 
+// ANCHOR: tool
 /// What it is called with.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +40,7 @@ impl Tool for JsonTool {
         Ok(value.to_string())
     }
 }
+// ANCHOR_END: tool
 
 /// Places where JSON may begin that are tried, so that no text of brackets costs a square of its length.
 const TRIES: usize = 64;
