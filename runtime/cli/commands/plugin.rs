@@ -15,6 +15,7 @@ mod subject;
 mod test;
 mod verdicts;
 mod watch;
+mod wrap;
 
 use clap::Subcommand;
 
@@ -32,6 +33,8 @@ pub enum PluginCommand {
     New(new::NewArgs),
     /// Build a plugin's folder into a component
     Build(build::BuildArgs),
+    /// Make a plugin of a Python reward function, as TRL and verl take them
+    Wrap(wrap::WrapArgs),
     /// Load a plugin and report what is wrong with it
     Check(check::CheckArgs),
     /// Print what a plugin is, without running it
@@ -61,6 +64,7 @@ pub fn run(command: &PluginCommand, global: &GlobalArgs, output: Output) -> anyh
     match command {
         PluginCommand::New(args) => new::run(args, output),
         PluginCommand::Build(args) => build::run(args, output),
+        PluginCommand::Wrap(args) => wrap::run(args, output),
         PluginCommand::Check(args) => check::run(args, output),
         PluginCommand::Inspect(args) => inspect::run(args, output),
         PluginCommand::Test(args) => test::run(args, global, output),

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use crate::{build_plumb, cargo, conformance, guests, model, plugins, quickstart, root, say, target};
+use crate::{build_plumb, cargo, conformance, guests, model, plugins, quickstart, root, say, sdk_python, target};
 
 /// Sets up and runs every test; `fast` leaves out formatting, lints and the quickstart.
 pub fn run(fast: bool) -> Result<()> {
@@ -20,6 +20,7 @@ pub fn run(fast: bool) -> Result<()> {
     guests()?;
     conformance::build()?;
     conformance::sdk_tests()?;
+    sdk_python::run()?;
     model::fetch()?;
     let plumb = build_plumb()?;
     say("tests: runtime, SDK, command line");

@@ -3,5 +3,6 @@
 pub mod borrows;
 pub mod guest;
 pub mod javascript;
+pub mod python;
 pub mod toolchain;
 pub mod world;

@@ -7,6 +7,7 @@ mod checks;
 mod conformance;
 mod model;
 mod quickstart;
+mod sdk_python;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -40,6 +41,8 @@ enum Task {
     Conformance,
     /// A hundred thousand plugin calls with hostile rows, which must leave nothing behind: minutes
     Soak,
+    /// Tests the Python SDK and builds the components of it that tests use into target/guests
+    Python,
     /// Fetches SmolLM2-135M-Instruct (98 MB) into target/models, for the parity tests and the recipes that name it
     Model,
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Guests => guests(),
         Task::Conformance => conformance::build(),
         Task::Soak => soak(),
+        Task::Python => sdk_python::run(),
         Task::Model => model::fetch().map(drop),
     };
     match result {

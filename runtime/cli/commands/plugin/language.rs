@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::ValueEnum;
 use plumb_host::Manifest;
-
-use plumb_xtask::javascript;
+use plumb_xtask::{javascript, python};
 
 use super::new::{Kind, source_tree};
 use crate::diagnostic::Diagnostic;
@@ -22,6 +22,8 @@ pub enum Language {
     /// The same with types
     #[value(alias = "typescript")]
     Ts,
+    /// Modules and their packages of pure Python, with the interpreter
+    Python,
 }
 
 /// A file of a new plugin: its path in the folder, and its text with `{{placeholders}}`.
@@ -44,6 +46,7 @@ impl Language {
         match self {
             Language::Rust => "Cargo.toml",
             Language::Js | Language::Ts => "package.json",
+            Language::Python => "pyproject.toml",
         }
     }
 
@@ -52,6 +55,7 @@ impl Language {
         match self {
             Language::Rust => "the first build on a machine may prepare the WebAssembly target: a few minutes",
             Language::Js | Language::Ts => "the first build on a machine fetches esbuild and componentize-qjs with npm",
+            Language::Python => "the first build on a machine fetches componentize-py: some 50 MB",
         }
     }
 
@@ -64,20 +68,14 @@ impl Language {
                 let setup = javascript::Setup { sdk: sdk.as_deref(), cache: &tools_folder(), say: &|what| output.note(what) };
                 javascript::build_folder(folder, file, &setup).map(drop)
             }
+            Language::Python => with_python(output, |setup| python::build_folder(folder, file, setup)).map(drop),
         };
-        built.map_err(|error| {
-            let diagnostic = Diagnostic::usage("plugin.build", format!("plugin `{}` does not build", manifest.name));
-            let diagnostic = error.chain().map(ToString::to_string).fold(diagnostic, Diagnostic::because);
-            match error.downcast_ref::<javascript::Error>() {
-                Some(error) => diagnostic.hint(error.hint()),
-                None => diagnostic,
-            }
-        })
+        built.map_err(|error| build_failure(&manifest.name, &error))
     }
 
-    /// The files of a new plugin besides `cases.jsonl`.
-    pub fn templates(self, kind: Kind) -> Vec<Template> {
-        match self {
+    /// The files of a new plugin besides `cases.jsonl`; None where there is no template of that kind.
+    pub fn templates(self, kind: Kind) -> Option<Vec<Template>> {
+        Some(match self {
             Language::Rust => vec![
                 ("Cargo.toml", include_str!("template/Cargo.toml.txt")),
                 ("plugin.toml", include_str!("template/plugin.toml.txt")),
@@ -90,11 +88,12 @@ impl Language {
                         Kind::Reward => include_str!("template/reward.rs.txt"),
                         Kind::Shaper => include_str!("template/shaper.rs.txt"),
                         Kind::Filter => include_str!("template/filter.rs.txt"),
+                        Kind::Judge | Kind::Tool => return None,
                     },
                 ),
             ],
             Language::Js => {
-                let (logic, test) = javascript_sources(kind);
+                let (logic, test) = javascript_sources(kind)?;
                 vec![
                     ("package.json", include_str!("template/javascript/package.json.txt")),
                     ("plugin.toml", include_str!("template/plugin.toml.txt")),
@@ -105,7 +104,7 @@ impl Language {
                 ]
             }
             Language::Ts => {
-                let (logic, test) = javascript_sources(kind);
+                let (logic, test) = javascript_sources(kind)?;
                 vec![
                     ("package.json", include_str!("template/javascript/package-ts.json.txt")),
                     ("tsconfig.json", include_str!("template/javascript/tsconfig.json.txt")),
@@ -116,7 +115,32 @@ impl Language {
                     ("test/plugin.test.ts", test),
                 ]
             }
-        }
+            Language::Python => {
+                let (logic, test) = match kind {
+                    Kind::Reward => {
+                        (include_str!("template/python/reward.py.txt"), include_str!("template/python/test_reward.py.txt"))
+                    }
+                    Kind::Shaper => {
+                        (include_str!("template/python/shaper.py.txt"), include_str!("template/python/test_shaper.py.txt"))
+                    }
+                    Kind::Filter => {
+                        (include_str!("template/python/filter.py.txt"), include_str!("template/python/test_filter.py.txt"))
+                    }
+                    Kind::Judge => {
+                        (include_str!("template/python/judge.py.txt"), include_str!("template/python/test_judge.py.txt"))
+                    }
+                    Kind::Tool => (include_str!("template/python/tool.py.txt"), include_str!("template/python/test_tool.py.txt")),
+                };
+                vec![
+                    ("pyproject.toml", include_str!("template/python/pyproject.toml.txt")),
+                    ("plugin.toml", include_str!("template/python/plugin.toml.txt")),
+                    ("README.md", include_str!("template/python/README.md.txt")),
+                    (".gitignore", "target/\n__pycache__/\n"),
+                    ("plugin.py", logic),
+                    ("test_plugin.py", test),
+                ]
+            }
+        })
     }
 
     /// The file that the author writes.
@@ -125,6 +149,7 @@ impl Language {
             Language::Rust => "src/logic.rs",
             Language::Js => "src/plugin.js",
             Language::Ts => "src/plugin.ts",
+            Language::Python => "plugin.py",
         }
     }
 
@@ -135,13 +160,14 @@ impl Language {
             (Language::Rust, None) => format!("{:?}", env!("CARGO_PKG_VERSION")),
             (Language::Js | Language::Ts, Some(tree)) => format!("file:{}", javascript::sdk_in(tree).display()),
             (Language::Js | Language::Ts, None) => env!("CARGO_PKG_VERSION").to_owned(),
+            (Language::Python, tree) => format!("{:?}", python::sdk_in(tree.unwrap_or(Path::new(""))).display().to_string()),
         }
     }
 }
 
 /// `src/plugin` and its test; the same text is TypeScript.
-fn javascript_sources(kind: Kind) -> (&'static str, &'static str) {
-    match kind {
+fn javascript_sources(kind: Kind) -> Option<(&'static str, &'static str)> {
+    Some(match kind {
         Kind::Reward => {
             (include_str!("template/javascript/reward.js.txt"), include_str!("template/javascript/reward.test.js.txt"))
         }
@@ -151,7 +177,8 @@ fn javascript_sources(kind: Kind) -> (&'static str, &'static str) {
         Kind::Filter => {
             (include_str!("template/javascript/filter.js.txt"), include_str!("template/javascript/filter.test.js.txt"))
         }
-    }
+        Kind::Judge | Kind::Tool => return None,
+    })
 }
 
 /// Where tools of other languages are kept: in this user's cache, else with temporary files.
@@ -165,4 +192,25 @@ fn tools_folder() -> PathBuf {
 /// SDK and of the standard library, else in the crate.
 fn cargo_folder(folder: &Path) -> PathBuf {
     source_tree().map_or_else(|| folder.join("target/wasm"), |tree| tree.join("target/wasm"))
+}
+
+/// Does something with the Python SDK of the source tree, and says what takes long.
+pub fn with_python<T>(output: Output, build: impl FnOnce(&python::Setup) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let tree = source_tree().context("the source tree of this program, which holds the Python SDK, is gone")?;
+    let cache = plumb_host::default_cache_dir().context("there is no folder for caches: set `HOME` or `XDG_CACHE_HOME`")?;
+    let say = |what: &str| output.note(what.to_owned());
+    build(&python::Setup { sdk: &python::sdk_in(tree), cache: &cache.with_file_name("python"), say: &say })
+}
+
+/// Why a plugin does not build, with what to do about it where that is known.
+pub fn build_failure(name: &str, error: &anyhow::Error) -> Diagnostic {
+    let diagnostic = Diagnostic::usage("plugin.build", format!("plugin `{name}` does not build"));
+    let diagnostic = error.chain().map(ToString::to_string).fold(diagnostic, Diagnostic::because);
+    if let Some(known) = error.downcast_ref::<javascript::Error>() {
+        return diagnostic.hint(known.hint());
+    }
+    let Some(known) = error.downcast_ref::<python::Error>() else { return diagnostic };
+    let diagnostic = diagnostic.hint(known.fix());
+    // Innermost last, as in a traceback.
+    if known.chain().is_empty() { diagnostic } else { diagnostic.at(known.chain().join(" > ")) }
 }

@@ -14,7 +14,7 @@ use crate::output::Output;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   plumb plugin new reward-brevity
-  plumb plugin new plugins/damp --kind shaper")]
+  plumb plugin new plugins/damp --kind shaper --lang python")]
 pub struct NewArgs {
     /// The new folder; its last part is the plugin's name
     folder: PathBuf,
@@ -35,6 +35,10 @@ pub enum Kind {
     Shaper,
     /// Which rows the loss sees
     Filter,
+    /// Candidates to verdicts, by asking models
+    Judge,
+    /// What other plugins call
+    Tool,
 }
 
 impl Kind {
@@ -43,19 +47,23 @@ impl Kind {
             Kind::Reward => "reward",
             Kind::Shaper => "shaper",
             Kind::Filter => "filter",
+            Kind::Judge => "judge",
+            Kind::Tool => "tool",
         }
     }
 
     fn of_name(name: &str) -> Self {
         let first = name.split(['-', '_']).next().unwrap_or_default();
-        [Kind::Shaper, Kind::Filter].into_iter().find(|kind| kind.name() == first).unwrap_or(Kind::Reward)
+        Kind::value_variants().iter().copied().find(|kind| kind.name() == first).unwrap_or(Kind::Reward)
     }
 
-    fn cases(self) -> &'static str {
+    /// Cases for `plumb plugin test`, where it runs that kind.
+    fn cases(self) -> Option<&'static str> {
         match self {
-            Kind::Reward => include_str!("template/reward.jsonl"),
-            Kind::Shaper => include_str!("template/shaper.jsonl"),
-            Kind::Filter => include_str!("template/filter.jsonl"),
+            Kind::Reward => Some(include_str!("template/reward.jsonl")),
+            Kind::Shaper => Some(include_str!("template/shaper.jsonl")),
+            Kind::Filter => Some(include_str!("template/filter.jsonl")),
+            Kind::Judge | Kind::Tool => None,
         }
     }
 }
@@ -63,8 +71,7 @@ impl Kind {
 /// Runs the command.
 pub fn run(args: &NewArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let name = args.folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(lower) || name.ends_with('-') {
+    if !is_plugin_name(name) {
         return Err(Diagnostic::usage("plugin.name", format!("`{name}` is no name for a plugin"))
             .hint("use lower-case letters, digits and `-`, beginning with a letter: `reward-brevity`")
             .into());
@@ -73,7 +80,11 @@ pub fn run(args: &NewArgs, output: Output) -> anyhow::Result<ExitStatus> {
         return Err(Diagnostic::usage("plugin.exists", format!("`{}` is there already", args.folder.display())).into());
     }
     let kind = args.kind.unwrap_or_else(|| Kind::of_name(name));
-    for (path, text) in files(name, kind, args.lang) {
+    let files = files(name, kind, args.lang).ok_or_else(|| {
+        Diagnostic::usage("plugin.template", format!("there is no template for a {} in this language", kind.name()))
+            .hint("`--lang python` has one for each kind")
+    })?;
+    for (path, text) in files {
         let path = args.folder.join(path);
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
         written.map_err(|e| Diagnostic::io("write", &path, &e))?;
@@ -89,8 +100,14 @@ pub fn run(args: &NewArgs, output: Output) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
+/// Whether a plugin may be called that.
+pub fn is_plugin_name(name: &str) -> bool {
+    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(lower) && !name.ends_with('-')
+}
+
 /// The new plugin's files.
-fn files(name: &str, kind: Kind, language: Language) -> Vec<(&'static str, String)> {
+fn files(name: &str, kind: Kind, language: Language) -> Option<Vec<(&'static str, String)>> {
     let sdk = language.sdk();
     let fill = |text: &str| {
         text.replace("{{name}}", name)
@@ -99,9 +116,9 @@ fn files(name: &str, kind: Kind, language: Language) -> Vec<(&'static str, Strin
             .replace("{{crate}}", &name.replace('-', "_"))
             .replace("{{sdk}}", &sdk)
     };
-    let mut files: Vec<_> = language.templates(kind).into_iter().map(|(path, text)| (path, fill(text))).collect();
-    files.push(("cases.jsonl", kind.cases().to_owned()));
-    files
+    let mut files: Vec<_> = language.templates(kind)?.into_iter().map(|(path, text)| (path, fill(text))).collect();
+    files.extend(kind.cases().map(|cases| ("cases.jsonl", cases.to_owned())));
+    Some(files)
 }
 
 /// The source tree this program was built from, if it is still there.
@@ -133,7 +150,7 @@ mod tests {
     fn new_files_have_no_placeholder_left() {
         for &language in Language::value_variants() {
             for &kind in Kind::value_variants() {
-                for (path, text) in files("reward-two-words", kind, language) {
+                for (path, text) in files("reward-two-words", kind, language).into_iter().flatten() {
                     assert!(!text.contains("{{"), "{path}: {text}");
                 }
             }

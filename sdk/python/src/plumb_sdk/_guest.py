@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import random
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,7 @@ from componentize_py_types import Err
 from plumb_world.imports import config, data, kv, log, metrics, types
 from plumb_world.imports import random as host_random
 
-from . import _backend, _sandbox
+from . import _backend, _sandbox, testing
 from .batch import Batch, Ragged
 from .fault import Fault, RowFault
 from .filter import Decision, Filter
@@ -33,12 +34,12 @@ _LEVELS = {level.name.lower(): level for level in log.Level}
 _plugin: Plugin | None = None
 """The configured plugin, None before `init`."""
 
-_warm: Plugin | None = None
-"""A plugin made while the component was built: keeps what its constructor computed, compiled regular expressions above all."""
+_kept: list[Plugin] = []
+"""Plugins made while the component was built: they keep what caches refer to weakly."""
 
 
-def export(plugin: type[Plugin], *, kind: str, stateful: bool) -> dict[str, type]:
-    """The classes that componentize-py looks for in the entry module, by name.
+def export(plugin: type[Plugin], *, kind: str, stateful: bool, cases: str = "") -> dict[str, type]:
+    """The classes that componentize-py looks for in the entry module, by name. `cases` is the text of the plugin's `cases.jsonl`.
 
     Raises `TypeError` for a class that does not fit `kind` and `stateful`; the message says what to change.
     """
@@ -47,7 +48,7 @@ def export(plugin: type[Plugin], *, kind: str, stateful: bool) -> dict[str, type
     classes = {"Lifecycle": _lifecycle(plugin), interface: _class(interface, methods())}
     if stateful:
         classes["State"] = _class("State", _state())
-    _prepare(plugin)
+    _rehearse(plugin, cases)
     return classes
 
 
@@ -68,16 +69,37 @@ def _check(plugin: type[Plugin], kind: str, stateful: bool) -> None:
     plugin.describe()
 
 
-def _prepare(plugin: type[Plugin]) -> None:
-    """Makes a plugin while the component is built, for what stays behind in caches. It need not work: the default configuration may
-    not be valid, and the host is not there yet."""
-    global _warm
+def _rehearse(plugin: type[Plugin], cases: str) -> None:
+    """Makes the plugin, and calls rewards and tools with the rows of its cases, while the component is built: for what they import
+    only when they need it, which is not possible later, and for what stays behind in caches.
+
+    It need not work. Configurations may be wrong on purpose, columns be of another type, and the host is not there yet.
+    """
     _backend.install(_Building())
-    try:
-        _warm = plugin.configure("{}")
-    except (Exception, SystemExit):
-        _warm = None
+    for case in [{}, *map(json.loads, filter(str.strip, cases.splitlines()))]:
+        try:
+            made = plugin.configure(json.dumps(case.get("config", {})))
+            _kept.append(made)
+            rows = case.get("rows", [])
+            if isinstance(made, Reward) and rows:
+                made.score(_text_batch(rows))
+            elif isinstance(made, Tool) and rows:
+                made.call([_cell(row.get("arguments", "")) for row in rows])
+        except (Exception, SystemExit):
+            continue
     random.seed(0)
+
+
+def _text_batch(rows: list[dict[str, Any]]) -> Batch:
+    names = {name for row in rows for name in row}
+    builder = testing.BatchBuilder()
+    for name in sorted(names):
+        builder.text(name, [_cell(row.get(name, "")) for row in rows])
+    return builder.build()
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 class _Building:

@@ -34,6 +34,7 @@ import _random
 from . import _backend
 
 _sealed = False
+_refused: set[str] = set()
 
 _FILES = (
     "access chdir chmod getcwd link listdir lstat mkdir open readlink remove rename replace rmdir scandir stat statvfs symlink truncate "
@@ -144,10 +145,15 @@ class _NotInside:
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> None:
-        raise ModuleNotFoundError(
-            f"module `{name}` is not in the component: import it at the top of the plugin's module, so that it is there when the plugin is built",
-            name=name,
+        message = (
+            f"module `{name}` is not in the component: import it at the top of the plugin's module, or name it in `imports` under "
+            "`[tool.plumb]` in pyproject.toml, so that it is there when the plugin is built"
         )
+        if name not in _refused:
+            # Libraries often catch the exception and go on with less.
+            _refused.add(name)
+            _backend.get().log("warn", message, [])
+        raise ModuleNotFoundError(message, name=name)
 
 
 class _LogStream(io.TextIOBase):

@@ -1,0 +1,177 @@
+//! Builds guests from Python: a folder with `pyproject.toml` and `plugin.toml` to a component.
+//!
+//! `componentize-py` runs the plugin's modules in its WebAssembly build of CPython and keeps a picture of the memory they leave
+//! behind. `--stub-wasi` takes the system away, and the SDK (`sdk/python`) turns what would trap then into Python exceptions. The
+//! world is written for each plugin: its kind, the capabilities that `plugin.toml` asks for, and state if it has any.
+//!
+//! The same sources do not give the same bytes: `componentize-py` 0.25 draws the hash seed anew. So a build whose inputs did not
+//! change is not repeated.
+
+mod error;
+mod project;
+mod toolchain;
+mod wrap;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+pub use self::error::Error;
+use self::project::Project;
+pub use self::toolchain::{COMPONENTIZE_PY, Toolchain};
+pub use self::wrap::{Wrap, wrap};
+use crate::guest;
+
+/// The package `plumb:align`, whose worlds plugins are made of.
+const WIT: [(&str, &str); 8] = [
+    ("types.wit", include_str!("../../../wit/types.wit")),
+    ("host.wit", include_str!("../../../wit/host.wit")),
+    ("lifecycle.wit", include_str!("../../../wit/lifecycle.wit")),
+    ("reward.wit", include_str!("../../../wit/reward.wit")),
+    ("shaper.wit", include_str!("../../../wit/shaper.wit")),
+    ("judge.wit", include_str!("../../../wit/judge.wit")),
+    ("filter.wit", include_str!("../../../wit/filter.wit")),
+    ("tool.wit", include_str!("../../../wit/tool.wit")),
+];
+/// Module that `componentize-py` starts with; the SDK's glue does the rest.
+const ENTRY: &str = "plumb_entry";
+/// Module of the generated bindings, as the SDK's glue imports it.
+const BINDINGS: &str = "plumb_world";
+
+/// What a build needs besides the plugin.
+pub struct Setup<'a> {
+    /// Folder that holds the package `plumb_sdk`.
+    pub sdk: &'a Path,
+    /// Where environments and packages are kept between builds.
+    pub cache: &'a Path,
+    /// Told before anything that takes long or changes `cache`.
+    pub say: &'a dyn Fn(&str),
+}
+
+/// Builds the plugin in `dir` into `out_file`, and says whether it had to: a component whose inputs did not change is left alone.
+///
+/// Rewards and tools are called with the rows of `cases.jsonl` meanwhile, so that what they import only when they need it, and what
+/// they keep in caches, is in the component.
+///
+/// # Errors
+/// [`Error`] where the author or the machine can do something about it.
+pub fn build_folder(dir: &Path, out_file: &Path, setup: &Setup) -> Result<bool> {
+    let project = Project::read(dir)?;
+    let stamp = project.stamp(setup.sdk, &[COMPONENTIZE_PY, &WIT.concat_texts()])?;
+    let stamp_file = out_file.with_extension("inputs");
+    if out_file.is_file() && fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp) {
+        return Ok(false);
+    }
+    let toolchain = Toolchain::find(setup)?;
+    let packages = toolchain.packages(&project.dependencies, setup)?;
+    (setup.say)(&format!(
+        "`{}`: running its modules in the sandbox and keeping the memory they leave (10 to 40 s)",
+        project.name
+    ));
+    let component = componentize(&project, &toolchain, packages.as_deref(), setup)?;
+    let component = guest::finish(component, Some(&project.manifest))?;
+    if let Some(parent) = out_file.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot create `{}`", parent.display()))?;
+    }
+    guest::write_file(out_file, &component)?;
+    fs::write(&stamp_file, stamp).with_context(|| format!("cannot write `{}`", stamp_file.display()))?;
+    Ok(true)
+}
+
+fn componentize(project: &Project, toolchain: &Toolchain, packages: Option<&Path>, setup: &Setup) -> Result<Vec<u8>> {
+    let work = tempfile::tempdir().context("cannot create a temporary folder")?;
+    let (wit, entry, output) = (work.path().join("wit"), work.path().join("entry"), work.path().join("plugin.wasm"));
+    let write = |file: &Path, text: &str| {
+        fs::create_dir_all(file.parent().unwrap_or(file))
+            .and_then(|()| fs::write(file, text))
+            .with_context(|| format!("cannot write `{}`", file.display()))
+    };
+    for (name, text) in WIT {
+        write(&wit.join("deps/plumb-align").join(name), text)?;
+    }
+    write(&wit.join("plugin.wit"), &world(project)?)?;
+    write(&entry.join(format!("{ENTRY}.py")), &project.entry())?;
+    write(&entry.join("plumb_cases.jsonl"), &project.cases)?;
+    let mut search = vec![entry.clone()];
+    search.extend(project.search.iter().cloned());
+    search.extend(packages.map(Path::to_owned));
+    search.push(setup.sdk.to_owned());
+
+    let mut command = Command::new(&toolchain.componentize_py);
+    command.args(["--quiet", "--world", "plugin", "--world-module", BINDINGS, "--wit-path"]).arg(&wit);
+    command.args(["componentize", ENTRY, "--stub-wasi", "--output"]).arg(&output);
+    for folder in &search {
+        command.arg("--python-path").arg(folder);
+    }
+    // It would add the packages of the active environment, which are those of this machine.
+    command.env("VIRTUAL_ENV", &entry).env_remove("PYTHONPATH").stdin(Stdio::null());
+    let ran = command.output().with_context(|| format!("cannot run `{}`", toolchain.componentize_py.display()))?;
+    if !ran.status.success() {
+        let said = String::from_utf8_lossy(&ran.stderr);
+        return Err(Error::of_traceback(&said, &search, &project.dependencies).into());
+    }
+    fs::read(&output).with_context(|| format!("cannot read `{}`", output.display()))
+}
+
+/// The plugin's own world: what it imports is what it may do.
+fn world(project: &Project) -> Result<String> {
+    let line = WIT[0].1.lines().find(|line| line.starts_with("package ")).context("wit/types.wit names no package")?;
+    let package = line.trim_start_matches("package ").trim_end_matches(';');
+    let (package, version) = package.split_once('@').context("wit/types.wit gives no version")?;
+    let mut text = format!("package plumb:plugin;\n\nworld plugin {{\n  include {package}/{}@{version};\n", project.kind);
+    for capability in &project.capabilities {
+        let known = ["models", "tools"].contains(&capability.as_str());
+        ensure!(known, "`capabilities` in plugin.toml holds `{capability}`; there are `models` and `tools`");
+        writeln!(text, "  import {package}/{capability}@{version};")?;
+    }
+    if project.stateful {
+        writeln!(text, "  export {package}/state@{version};")?;
+    }
+    Ok(text + "}\n")
+}
+
+/// Folder of the package `plumb_sdk` in a source tree.
+pub fn sdk_in(tree: &Path) -> PathBuf {
+    tree.join("sdk/python/src")
+}
+
+trait ConcatTexts {
+    fn concat_texts(&self) -> String;
+}
+
+impl ConcatTexts for [(&str, &str)] {
+    fn concat_texts(&self) -> String {
+        self.iter().flat_map(|(name, text)| [*name, *text]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn world_holds_the_kind_the_capabilities_and_state() {
+        let mut project = Project::for_test();
+        project.capabilities = vec!["models".into()];
+        project.stateful = true;
+        let text = world(&project).unwrap();
+        let mut resolve = wit_parser::Resolve::default();
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in WIT {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        resolve.push_dir(folder.path()).unwrap();
+        let package = resolve.push_str("plugin.wit", &text).unwrap();
+        let world = &resolve.worlds[resolve.select_world(&[package], Some("plugin")).unwrap()];
+        let imports: Vec<_> = world.imports.keys().map(|key| resolve.name_world_key(key)).collect();
+        let exports: Vec<_> = world.exports.keys().map(|key| resolve.name_world_key(key)).collect();
+        assert!(imports.iter().any(|name| name.starts_with("plumb:align/models@")), "{imports:?}");
+        assert!(!imports.iter().any(|name| name.starts_with("plumb:align/tools@")), "{imports:?}");
+        assert!(exports.iter().any(|name| name.starts_with("plumb:align/state@")), "{exports:?}");
+        project.capabilities = vec!["network".into()];
+        assert!(super::world(&project).unwrap_err().to_string().contains("`network`"));
+    }
+}
