@@ -12,30 +12,19 @@ mod project;
 mod toolchain;
 mod wrap;
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 pub use self::error::Error;
 use self::project::Project;
 pub use self::toolchain::{COMPONENTIZE_PY, Toolchain};
 pub use self::wrap::{Wrap, wrap};
 use crate::guest;
+use crate::world::{WIT, World};
 
-/// The package `plumb:align`, whose worlds plugins are made of.
-const WIT: [(&str, &str); 8] = [
-    ("types.wit", include_str!("../../../wit/types.wit")),
-    ("host.wit", include_str!("../../../wit/host.wit")),
-    ("lifecycle.wit", include_str!("../../../wit/lifecycle.wit")),
-    ("reward.wit", include_str!("../../../wit/reward.wit")),
-    ("shaper.wit", include_str!("../../../wit/shaper.wit")),
-    ("judge.wit", include_str!("../../../wit/judge.wit")),
-    ("filter.wit", include_str!("../../../wit/filter.wit")),
-    ("tool.wit", include_str!("../../../wit/tool.wit")),
-];
 /// Module that `componentize-py` starts with; the SDK's glue does the rest.
 const ENTRY: &str = "plumb_entry";
 /// Module of the generated bindings, as the SDK's glue imports it.
@@ -60,7 +49,8 @@ pub struct Setup<'a> {
 /// [`Error`] where the author or the machine can do something about it.
 pub fn build_folder(dir: &Path, out_file: &Path, setup: &Setup) -> Result<bool> {
     let project = Project::read(dir)?;
-    let stamp = project.stamp(setup.sdk, &[COMPONENTIZE_PY, &WIT.concat_texts()])?;
+    let interfaces = WIT.map(|(_, text)| text).concat();
+    let stamp = project.stamp(setup.sdk, &[COMPONENTIZE_PY, &interfaces])?;
     let stamp_file = out_file.with_extension("inputs");
     if out_file.is_file() && fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp) {
         return Ok(false);
@@ -89,10 +79,7 @@ fn componentize(project: &Project, toolchain: &Toolchain, packages: Option<&Path
             .and_then(|()| fs::write(file, text))
             .with_context(|| format!("cannot write `{}`", file.display()))
     };
-    for (name, text) in WIT {
-        write(&wit.join("deps/plumb-align").join(name), text)?;
-    }
-    write(&wit.join("plugin.wit"), &world(project)?)?;
+    World { kind: &project.kind, capabilities: &project.capabilities, stateful: project.stateful }.write(&wit)?;
     write(&entry.join(format!("{ENTRY}.py")), &project.entry())?;
     write(&entry.join("plumb_cases.jsonl"), &project.cases)?;
     let mut search = vec![entry.clone()];
@@ -116,62 +103,7 @@ fn componentize(project: &Project, toolchain: &Toolchain, packages: Option<&Path
     fs::read(&output).with_context(|| format!("cannot read `{}`", output.display()))
 }
 
-/// The plugin's own world: what it imports is what it may do.
-fn world(project: &Project) -> Result<String> {
-    let line = WIT[0].1.lines().find(|line| line.starts_with("package ")).context("wit/types.wit names no package")?;
-    let package = line.trim_start_matches("package ").trim_end_matches(';');
-    let (package, version) = package.split_once('@').context("wit/types.wit gives no version")?;
-    let mut text = format!("package plumb:plugin;\n\nworld plugin {{\n  include {package}/{}@{version};\n", project.kind);
-    for capability in &project.capabilities {
-        let known = ["models", "tools"].contains(&capability.as_str());
-        ensure!(known, "`capabilities` in plugin.toml holds `{capability}`; there are `models` and `tools`");
-        writeln!(text, "  import {package}/{capability}@{version};")?;
-    }
-    if project.stateful {
-        writeln!(text, "  export {package}/state@{version};")?;
-    }
-    Ok(text + "}\n")
-}
-
 /// Folder of the package `plumb_sdk` in a source tree.
 pub fn sdk_in(tree: &Path) -> PathBuf {
     tree.join("sdk/python/src")
-}
-
-trait ConcatTexts {
-    fn concat_texts(&self) -> String;
-}
-
-impl ConcatTexts for [(&str, &str)] {
-    fn concat_texts(&self) -> String {
-        self.iter().flat_map(|(name, text)| [*name, *text]).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn world_holds_the_kind_the_capabilities_and_state() {
-        let mut project = Project::for_test();
-        project.capabilities = vec!["models".into()];
-        project.stateful = true;
-        let text = world(&project).unwrap();
-        let mut resolve = wit_parser::Resolve::default();
-        let folder = tempfile::tempdir().unwrap();
-        for (name, text) in WIT {
-            fs::write(folder.path().join(name), text).unwrap();
-        }
-        resolve.push_dir(folder.path()).unwrap();
-        let package = resolve.push_str("plugin.wit", &text).unwrap();
-        let world = &resolve.worlds[resolve.select_world(&[package], Some("plugin")).unwrap()];
-        let imports: Vec<_> = world.imports.keys().map(|key| resolve.name_world_key(key)).collect();
-        let exports: Vec<_> = world.exports.keys().map(|key| resolve.name_world_key(key)).collect();
-        assert!(imports.iter().any(|name| name.starts_with("plumb:align/models@")), "{imports:?}");
-        assert!(!imports.iter().any(|name| name.starts_with("plumb:align/tools@")), "{imports:?}");
-        assert!(exports.iter().any(|name| name.starts_with("plumb:align/state@")), "{exports:?}");
-        project.capabilities = vec!["network".into()];
-        assert!(super::world(&project).unwrap_err().to_string().contains("`network`"));
-    }
 }

@@ -33,7 +33,10 @@ def test_json_becomes_typed_values():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"patern": "a"}, "unknown field `patern`, expected one of `pattern`, `limit`, `mode`, `inner`, `words`, `table`, `cap`, `free`"),
+        (
+            {"patern": "a"},
+            "unknown field `patern`, expected one of `pattern`, `limit`, `mode`, `inner`, `words`, `table`, `cap`, `free`",
+        ),
         ({}, "missing field `pattern`"),
         ({"pattern": 1}, "`pattern`: expected a string, got 1"),
         ({"pattern": "a", "limit": 2.5}, "`limit`: expected an integer, got 2.5"),

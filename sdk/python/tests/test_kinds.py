@@ -20,6 +20,7 @@ from plumb_sdk import (
     State,
     Tool,
     Verdicts,
+    call_rows,
     kv,
     log,
     metrics,
@@ -138,15 +139,22 @@ def test_judge_asks_and_is_resumed():
     assert judge.resume(batch, ask.memo, [testing.generated(["yes", "no"])]).scores == [1.0, 0.0]
 
 
+@dataclass
+class Numbers:
+    values: list[float]
+
+
 class Sum(Tool):
-    def call_row(self, arguments):
-        return sum(arguments["values"])
+    def call(self, arguments: Numbers) -> object:
+        return sum(arguments.values) if arguments.values else int("x")
 
 
 def test_tool_answers_each_call_and_tells_bad_ones():
-    outputs = testing.configure(Sum).call(['{"values": [1, 2]}', "{", "{}"])
-    assert outputs.output == ["3", "", ""]
-    assert [fault.fault.code for fault in outputs.faults] == ["bad-arguments", "exception"]
+    outputs = call_rows(testing.configure(Sum), ['{"values": [1, 2]}', "{", '{"values": 1}', '{"values": []}'])
+    assert outputs.output == ["3.0", "", "", ""]
+    codes = [(fault.row, fault.fault.code) for fault in outputs.faults]
+    assert codes == [(1, "bad-arguments"), (2, "bad-arguments"), (3, "exception")]
+    assert outputs.faults[1].fault.message == "`values`: expected a list, got 1"
 
 
 def test_written_output_is_taken_once():

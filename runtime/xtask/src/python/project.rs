@@ -139,25 +139,6 @@ impl Project {
         }
         Ok(guest::hex(&hash.finalize()))
     }
-
-    #[cfg(test)]
-    pub fn for_test() -> Self {
-        Project {
-            name: "reward-x".into(),
-            kind: "reward".into(),
-            capabilities: Vec::new(),
-            manifest: String::new(),
-            module: "reward_x".into(),
-            class: "RewardX".into(),
-            stateful: false,
-            docstrings: false,
-            imports: Vec::new(),
-            dependencies: Vec::new(),
-            search: Vec::new(),
-            cases: String::new(),
-            settings: String::new(),
-        }
-    }
 }
 
 /// The normalized name of the package that a requirement is about: `Math_Verify[x] >= 1` is about `math-verify`.

@@ -10,7 +10,9 @@ from plumb_sdk import Fault, Reward, Row, Score
 class Config:
     """What a recipe may set."""
 
-    pattern: str = field(default=r"[Aa]nswer is (?P<answer>-?\d+)", metadata={"description": "a regular expression of Python's `re`"})
+    pattern: str = field(
+        default=r"[Aa]nswer is (?P<answer>-?\d+)", metadata={"description": "a regular expression of Python's `re`"}
+    )
     column: str = field(default="completion", metadata={"description": "column that is searched"})
 
 

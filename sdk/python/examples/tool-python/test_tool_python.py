@@ -2,11 +2,11 @@ import json
 
 from tool_python import Python
 
-from plumb_sdk import testing
+from plumb_sdk import call_rows, testing
 
 
 def run(*codes, **config):
-    outputs = testing.configure(Python, config).call([json.dumps({"code": code}) for code in codes])
+    outputs = call_rows(testing.configure(Python, config), [json.dumps({"code": code}) for code in codes])
     return [json.loads(output) for output in outputs.output]
 
 
@@ -31,4 +31,4 @@ def test_long_output_is_cut():
 
 
 def test_arguments_without_code_are_refused():
-    assert testing.configure(Python).call(['{"cod": ""}']).faults[0].fault.code == "bad-arguments"
+    assert call_rows(testing.configure(Python), ['{"cod": ""}']).faults[0].fault.code == "bad-arguments"

@@ -21,9 +21,8 @@ import statistics  # noqa: F401
 import string  # noqa: F401
 import traceback
 from dataclasses import dataclass
-from typing import Any
 
-from plumb_sdk import Fault, Tool
+from plumb_sdk import Tool
 
 
 @dataclass
@@ -32,6 +31,13 @@ class Config:
 
     max_output: int = 16384
     """Characters of printed text that are returned."""
+
+
+@dataclass
+class Arguments:
+    """What it is called with."""
+
+    code: str
 
 
 class Python(Tool):
@@ -47,16 +53,13 @@ class Python(Tool):
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def call_row(self, arguments: Any) -> Any:
-        code = arguments.get("code") if isinstance(arguments, dict) else None
-        if not isinstance(code, str):
-            raise Fault("bad-arguments", 'expected {"code": "..."}')
+    def call(self, arguments: Arguments) -> dict[str, str | None]:
         printed = io.StringIO()
         error = None
         random.seed(0)
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
-                exec(compile(code, "<code>", "exec"), {"__name__": "__main__"})
+                exec(compile(arguments.code, "<code>", "exec"), {"__name__": "__main__"})
             except MemoryError:
                 raise
             except (Exception, SystemExit) as raised:

@@ -41,7 +41,7 @@ from .plugin import Descriptor, Plugin
 from .reward import Reward, Rewards, Score, Spans
 from .shaper import Shaped, Shaper
 from .state import State
-from .tool import Outputs, Tool
+from .tool import Outputs, Tool, call_rows
 
 __all__ = [
     "Ask",
@@ -72,6 +72,7 @@ __all__ = [
     "State",
     "Tool",
     "Verdicts",
+    "call_rows",
     "kv",
     "log",
     "metrics",

@@ -27,7 +27,7 @@ from .plugin import Plugin
 from .reward import Reward, Rewards
 from .shaper import Shaped, Shaper
 from .state import State
-from .tool import Tool
+from .tool import Tool, call_rows
 
 _LEVELS = {level.name.lower(): level for level in log.Level}
 
@@ -56,7 +56,7 @@ def _check(plugin: type[Plugin], kind: str, stateful: bool) -> None:
     name = f"{plugin.__module__}.{getattr(plugin, '__name__', plugin)}"
     base, methods = _BASES[kind]
     if not isinstance(plugin, type) or not issubclass(plugin, base):
-        raise TypeError(f"`{name}` is no `{base.__name__}`, but plugin.toml says `kind = \"{kind}\"`: let the two agree")
+        raise TypeError(f'`{name}` is no `{base.__name__}`, but plugin.toml says `kind = "{kind}"`: let the two agree')
     if all(getattr(plugin, method) is getattr(base, method) for method in methods):
         raise TypeError(f"`{name}` has no `{methods[0]}`: write it")
     if not plugin.name or not plugin.version:
@@ -84,7 +84,7 @@ def _rehearse(plugin: type[Plugin], cases: str) -> None:
             if isinstance(made, Reward) and rows:
                 made.score(_text_batch(rows))
             elif isinstance(made, Tool) and rows:
-                made.call([_cell(row.get("arguments", "")) for row in rows])
+                call_rows(made, [_cell(row.get("arguments", "")) for row in rows])
         except (Exception, SystemExit):
             continue
     random.seed(0)
@@ -237,7 +237,7 @@ def _tooling() -> dict[str, Callable[..., Any]]:
     exports = importlib.import_module("plumb_world.exports.tooling")
 
     def call(arguments: types.Texts) -> Any:
-        outputs = _configured().call(_read_texts(arguments))
+        outputs = call_rows(_configured(), _read_texts(arguments))
         return exports.Outputs(_texts(outputs.output), _faults(outputs.faults))
 
     return {"call": call}
@@ -263,7 +263,7 @@ _BASES: dict[str, tuple[type[Plugin], tuple[str, ...]]] = {
     "shaper": (Shaper, ("shape",)),
     "filter": (Filter, ("select",)),
     "judge": (Judge, ("begin",)),
-    "tool": (Tool, ("call_row", "call")),
+    "tool": (Tool, ("call",)),
 }
 
 
@@ -353,7 +353,7 @@ _HOST = _Host()
 def _capability(name: str) -> Any:
     module = sys.modules.get(f"plumb_world.imports.{name}")
     if module is None:
-        raise Fault("denied", f"the plugin does not ask for `{name}`: add `capabilities = [\"{name}\"]` to `[needs]` in plugin.toml")
+        raise Fault("denied", f'the plugin does not ask for `{name}`: add `capabilities = ["{name}"]` to `[needs]` in plugin.toml')
     return module
 
 

@@ -35,9 +35,11 @@ def parse(kind: Any, value: Any, path: str = "") -> Any:
             raise _wrong(path, "expected a list", value)
         entries = [parse(arguments[0], entry, f"{path}[{index}]") for index, entry in enumerate(value)]
         return entries if origin is list else tuple(entries)
-    if origin is dict:
+    if origin is dict or kind is dict:
         if not isinstance(value, dict):
             raise _wrong(path, "expected an object", value)
+        if not arguments:
+            return value
         return {key: parse(arguments[1], entry, f"{path}.{key}" if path else key) for key, entry in value.items()}
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _record(kind, value, path)
@@ -57,6 +59,8 @@ def schema(kind: Any) -> dict[str, Any]:
         return {"anyOf": [schema(argument) for argument in arguments]}
     if origin in (list, tuple):
         return {"type": "array", "items": schema(arguments[0])}
+    if kind is dict:
+        return {"type": "object"}
     if origin is dict:
         return {"type": "object", "additionalProperties": schema(arguments[1])}
     if not dataclasses.is_dataclass(kind) or not isinstance(kind, type):

@@ -16,6 +16,8 @@ class Fault(Exception):
 
     ABSTAIN = "abstain"
     """The row is not this plugin's case."""
+    BAD_ARGUMENTS = "bad-arguments"
+    """A tool was called with arguments that it does not take."""
     BAD_CONFIG = "bad-config"
     """The configuration is not valid."""
     MISSING_COLUMN = "missing-column"

@@ -1,8 +1,8 @@
 """Native tests of plugins: batches from memory, and a stand-in for the runtime.
 
-    batch = BatchBuilder().text("completion", ["a", "b"]).f64s("value", [1.0, 2.0]).groups([2]).build()
-    reward = testing.configure(Brevity, {"max_words": 2})
-    assert reward.score(batch).values == [1.0, 0.0]
+batch = BatchBuilder().text("completion", ["a", "b"]).f64s("value", [1.0, 2.0]).groups([2]).build()
+reward = testing.configure(Brevity, {"max_words": 2})
+assert reward.score(batch).values == [1.0, 0.0]
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ class Config:
 
     format: Literal["text", "messages"] = field(
         default="text",
-        metadata={"description": "what prompts and completions are: texts, or lists of chat messages as TRL has them for chat data"},
+        metadata={
+            "description": "what prompts and completions are: texts, or lists of chat messages as TRL has them for chat data"
+        },
     )
     json_columns: list[str] = field(
         default_factory=list,
