@@ -37,7 +37,7 @@ pub enum Error {
         last: String,
     },
     /// A module cannot be imported in the sandbox.
-    #[error("module `{module}` cannot be imported in the sandbox: {}", reason.text())]
+    #[error("module `{module}` cannot be imported in the sandbox: {}", .reason.text())]
     Import {
         /// Its name.
         module: String,
@@ -178,10 +178,10 @@ impl Error {
 
     /// Reads the traceback that `componentize-py` wrote; `search` are the folders that it knows as `/0`, `/1`, ...
     pub(super) fn of_traceback(said: &str, search: &[PathBuf], dependencies: &[String]) -> Self {
-        // First comes the exception with its frames, then the same again with the program's own.
-        let start = said.rfind("Traceback (most recent call last):").filter(|_| !said.contains("Caused by:"));
-        let start = start.or_else(|| said.find("AssertionError: Traceback").map(|at| at + "AssertionError: ".len()));
-        let own = said[start.unwrap_or(0)..].split("\nCaused by:").next().unwrap_or(said).trim();
+        // The exception with its frames comes as the text of another, and then again with the frames of the program itself.
+        let outer = "AssertionError: ";
+        let start = said.find(outer).map_or(0, |at| at + outer.len());
+        let own = said[start..].split("\nCaused by:").next().unwrap_or_default().trim();
         let chain: Vec<String> = own.lines().filter_map(|line| frame(line, search)).collect();
         let last = own.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no message").trim().to_owned();
         let Some(module) = last.strip_prefix("ModuleNotFoundError: No module named ") else {

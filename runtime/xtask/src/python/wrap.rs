@@ -72,7 +72,7 @@ fn files(wrap: &Wrap) -> Result<[(&'static str, String); 3]> {
     manifest.insert("version".into(), "0.1.0".into());
     manifest.insert("description".into(), format!("`{function}` of {module}.py").into());
     let limits = toml::Table::from_iter([("memory_mib".to_owned(), i64::from(MEMORY_MIB).into())]);
-    manifest.insert("limits".into(), limits.into());
+    manifest.insert("limits".into(), toml::Value::Table(limits));
     let own = toml::Table::from_iter([
         ("plugin".to_owned(), "plumb_wrapped:Wrapped".into()),
         ("path".to_owned(), vec![parent.to_str().context("the file's folder is not UTF-8")?.to_owned()].into()),
@@ -82,8 +82,11 @@ fn files(wrap: &Wrap) -> Result<[(&'static str, String); 3]> {
         ("name".to_owned(), wrap.name.as_str().into()),
         ("dependencies".to_owned(), wrap.dependencies.clone().into()),
     ]);
-    let tool = toml::Table::from_iter([("plumb".to_owned(), own.into())]);
-    let settings = toml::Table::from_iter([("project".to_owned(), project.into()), ("tool".to_owned(), tool.into())]);
+    let tool = toml::Table::from_iter([("plumb".to_owned(), toml::Value::Table(own))]);
+    let settings = toml::Table::from_iter([
+        ("project".to_owned(), toml::Value::Table(project)),
+        ("tool".to_owned(), toml::Value::Table(tool)),
+    ]);
     Ok([("plumb_wrapped.py", module_text), ("plugin.toml", manifest.to_string()), ("pyproject.toml", settings.to_string())])
 }
 
