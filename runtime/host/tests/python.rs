@@ -30,7 +30,7 @@ fn batch(columns: &[(&str, &[&str])]) -> Batch {
     let rows = columns[0].1.len();
     let mut batch = Batch::new(3, (1000..1000 + rows as u64).collect(), vec![rows as u32]);
     for (name, texts) in columns {
-        batch.insert(name, Column::Text(texts.iter().map(|&text| text.to_owned()).collect()));
+        batch.insert(*name, Column::Text(texts.iter().map(|&text| text.to_owned()).collect()));
     }
     batch
 }

@@ -56,12 +56,20 @@ pub fn build_folder(dir: &Path, out_file: &Path, setup: &Setup) -> Result<bool> 
         return Ok(false);
     }
     let toolchain = Toolchain::find(setup)?;
-    let packages = toolchain.packages(&project.dependencies, setup)?;
+    let packages = toolchain.packages(&project.dependencies, project.docstrings, setup)?;
     (setup.say)(&format!(
         "`{}`: running its modules in the sandbox and keeping the memory they leave (10 to 40 s)",
         project.name
     ));
-    let component = componentize(&project, &toolchain, packages.as_deref(), setup)?;
+    let compiled = || packages.as_deref().map_or(Ok(0), compiled_modules);
+    let before = compiled()?;
+    let mut component = componentize(&project, &toolchain, packages.as_deref(), setup)?;
+    if compiled()? > before {
+        // Compiling modules leaves so much garbage in the picture that sympy would not fit into a component; now they are there
+        // compiled.
+        (setup.say)(&format!("`{}`: once more, now that its packages are compiled", project.name));
+        component = componentize(&project, &toolchain, packages.as_deref(), setup)?;
+    }
     let component = guest::finish(component, Some(&project.manifest))?;
     if let Some(parent) = out_file.parent() {
         fs::create_dir_all(parent).with_context(|| format!("cannot create `{}`", parent.display()))?;
@@ -101,6 +109,20 @@ fn componentize(project: &Project, toolchain: &Toolchain, packages: Option<&Path
         return Err(Error::of_traceback(&said, &search, &project.dependencies).into());
     }
     fs::read(&output).with_context(|| format!("cannot read `{}`", output.display()))
+}
+
+/// How many compiled modules there are below `folder`.
+fn compiled_modules(folder: &Path) -> Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            count += compiled_modules(&path)?;
+        } else if path.extension().is_some_and(|extension| extension == "pyc") {
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 /// Folder of the package `plumb_sdk` in a source tree.

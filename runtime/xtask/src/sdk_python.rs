@@ -26,7 +26,7 @@ pub fn run() -> Result<()> {
     let setup = Setup { sdk: &sdk_in(&root), cache: &cache, say: &say };
     say("python: the SDK's tests, natively");
     let toolchain = Toolchain::find(&setup)?;
-    let packages = toolchain.packages(&[PYTEST.to_owned()], &setup)?.context("pytest is a package")?;
+    let packages = toolchain.packages(&[PYTEST.to_owned()], true, &setup)?.context("pytest is a package")?;
     test(&toolchain.python, &packages, &root.join("sdk/python"))?;
     say("python: components for the tests, in target/guests");
     for (folder, name) in COMPONENTS {

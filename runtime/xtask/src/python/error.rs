@@ -207,7 +207,7 @@ fn frame(line: &str, search: &[PathBuf]) -> Option<String> {
     let (index, inside) = file.strip_prefix('/')?.split_once('/')?;
     search.get(index.parse::<usize>().ok()?)?;
     // The entry module and the SDK are not the author's.
-    let own = inside == "plumb_entry.py" || inside.starts_with("plumb_sdk/");
+    let own = ["plumb_entry.py", "plumb_wrapped.py"].contains(&inside) || inside.starts_with("plumb_sdk/");
     (!own).then(|| format!("{inside}:{number}"))
 }
 

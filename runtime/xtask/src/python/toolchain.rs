@@ -68,15 +68,16 @@ impl Toolchain {
         })
     }
 
-    /// Folder with `requirements`, all of pure Python, for the interpreter in the component; None without requirements.
+    /// Folder with `requirements`, all of pure Python, for the interpreter in the component; None without requirements. Builds
+    /// leave their modules compiled there, with docstrings or without, so that there is one folder for each.
     ///
     /// # Errors
     /// [`Error::Native`] for a package that has no wheel of pure Python; [`Error::Offline`].
-    pub fn packages(&self, requirements: &[String], setup: &Setup) -> Result<Option<PathBuf>> {
+    pub fn packages(&self, requirements: &[String], docstrings: bool, setup: &Setup) -> Result<Option<PathBuf>> {
         if requirements.is_empty() {
             return Ok(None);
         }
-        let key = guest::hex(&Sha256::digest(requirements.join("\n")));
+        let key = guest::hex(&Sha256::digest(format!("{docstrings}\n{}", requirements.join("\n"))));
         let folder = setup.cache.join("packages").join(&key[..16]);
         if folder.is_dir() {
             return Ok(Some(folder));

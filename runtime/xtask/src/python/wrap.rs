@@ -29,7 +29,7 @@ pub struct Wrap {
     pub cases: Option<PathBuf>,
 }
 
-/// Memory of a wrapped function, in MiB: what it imports is not known beforehand, and sympy takes some 100.
+/// Memory of a wrapped function, in MiB: what it imports is not known beforehand, and sympy takes some 60.
 const MEMORY_MIB: u32 = 256;
 
 /// Builds the function into the component `out_file`, and says whether it had to.
