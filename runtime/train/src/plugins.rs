@@ -322,7 +322,7 @@ impl StagePlugins {
     }
 
     fn note(&mut self, id: &PluginId, plugin: &PluginUse, factory: &dyn PluginFactory) {
-        let generation = PluginGeneration { id: id.clone(), config: plugin.config.clone() };
+        let generation = PluginGeneration::new(id, plugin);
         if !self.generations.contains(&generation) {
             self.generations.push(generation);
         }

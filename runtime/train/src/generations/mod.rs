@@ -473,7 +473,7 @@ impl<'a> Generations<'a> {
             ChangeCause::Circuit => "its open circuit",
         };
         self.messages.push(format!("from step {step} on, by {why}: {id}"));
-        let plugin = PluginGeneration { id, config: source.used.config.clone() };
+        let plugin = PluginGeneration::new(&id, &source.used);
         self.records.push(Record::Change(ChangeRecord { stage, step, replaced, plugin, before, cause }));
     }
 

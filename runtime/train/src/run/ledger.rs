@@ -4,10 +4,12 @@
 //! changed, dropped or put in between breaks the chain at a known place. The ledger holds no clock times: two runs with the
 //! same recipe, plugins and build have the same bytes.
 
-use std::io::BufRead;
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Lines};
+use std::path::{Path, PathBuf};
 
 use plumb_core::feedback::{Outcome, PluginId};
+use plumb_core::recipe::{Grants, LimitsUse, PluginUse};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -126,13 +128,37 @@ pub struct AnswerRecord {
     pub answer: serde_json::Value,
 }
 
-/// A plugin as a stage uses it.
+/// A plugin as a stage uses it: with the component of that digest, all that its answers depend on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginGeneration {
     /// Name, kind and digest.
     pub id: PluginId,
     /// Its configuration.
     pub config: serde_json::Map<String, serde_json::Value>,
+    /// Limits that the recipe or the request gave it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: LimitsUse,
+    /// What it may ask.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub grants: Grants,
+}
+
+impl PluginGeneration {
+    /// A loaded plugin, and how it was asked for.
+    pub fn new(id: &PluginId, plugin: &PluginUse) -> Self {
+        let PluginUse { config, limits, grants, .. } = plugin.clone();
+        PluginGeneration { id: id.clone(), config, limits, grants }
+    }
+
+    /// The same plugin in the component `file`, for a factory.
+    pub fn plugin_use(&self, file: &str) -> PluginUse {
+        let PluginGeneration { id, config, limits, grants } = self.clone();
+        PluginUse { plugin: file.into(), name: Some(id.name), config, limits, grants }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// All values of one step.
@@ -328,8 +354,9 @@ impl LedgerWriter {
     /// Opens the ledger and cuts it after `records` records; the chain up to there is verified.
     pub fn open(path: &Path, records: u64) -> Result<Self> {
         let file = AppendFile::open(path, records, line_end)?;
-        let prev = if records == 0 { NO_LINE.to_owned() } else { visit(path, |_| ())? };
-        Ok(LedgerWriter { file, prev })
+        let mut reader = Reader::open(path)?;
+        reader.by_ref().try_for_each(|record| record.map(drop))?;
+        Ok(LedgerWriter { file, prev: reader.prev })
     }
 
     /// Adds a record.
@@ -345,41 +372,64 @@ impl LedgerWriter {
     }
 }
 
+/// Reads a ledger record by record and verifies its chain on the way. After an error there is nothing more.
+#[derive(Debug)]
+pub struct Reader {
+    lines: Lines<BufReader<File>>,
+    path: PathBuf,
+    line: usize,
+    prev: String,
+}
+
+impl Reader {
+    /// Opens a ledger.
+    pub fn open(path: &Path) -> Result<Self> {
+        let lines = BufReader::new(File::open(path).at("read", path)?).lines();
+        Ok(Reader { lines, path: path.to_owned(), line: 0, prev: NO_LINE.to_owned() })
+    }
+
+    /// SHA-256 of the line read last: what the chain is known by.
+    pub fn head(&self) -> &str {
+        &self.prev
+    }
+
+    fn parse(&mut self, line: &str) -> Result<Record> {
+        self.line += 1;
+        let broken = |reason: String| Error::BrokenLine { path: self.path.clone(), line: self.line, reason };
+        let read: OwnedLine = serde_json::from_str(line).map_err(|e| broken(format!("not a record: {e}")))?;
+        if read.prev != self.prev {
+            let reason = format!("does not continue the chain: `prev` is {}, the line before has {}", read.prev, self.prev);
+            return Err(broken(reason));
+        }
+        self.prev = hash(line.as_bytes());
+        Ok(read.record)
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = self.lines.next()?.at("read", &self.path);
+        Some(line.and_then(|line| self.parse(&line)))
+    }
+}
+
 /// Reads a ledger and verifies its chain.
 ///
 /// # Errors
 /// [`Error::BrokenLine`] names the first line that is no record or does not continue the chain.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    visit(path, |record| records.push(record))?;
-    Ok(records)
+    Reader::open(path)?.collect()
 }
 
 /// The first record, if there is a whole line.
 pub(crate) fn first(path: &Path) -> Result<Option<Record>> {
-    let file = match std::fs::File::open(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        file => file.at("read", path)?,
-    };
-    let line = std::io::BufReader::new(file).lines().next().transpose().at("read", path)?;
-    Ok(line.and_then(|line| serde_json::from_str::<OwnedLine>(&line).ok()).map(|line| line.record))
-}
-
-/// Calls `see` with each record and returns the hash of the last line.
-fn visit(path: &Path, mut see: impl FnMut(Record)) -> Result<String> {
-    let file = std::fs::File::open(path).at("read", path)?;
-    let mut prev = NO_LINE.to_owned();
-    for (i, line) in std::io::BufReader::new(file).lines().enumerate() {
-        let line = line.at("read", path)?;
-        let broken = |reason: String| Error::BrokenLine { path: path.to_owned(), line: i + 1, reason };
-        let read: OwnedLine = serde_json::from_str(&line).map_err(|e| broken(format!("not a record: {e}")))?;
-        if read.prev != prev {
-            return Err(broken(format!("does not continue the chain: `prev` is {}, the line before has {prev}", read.prev)));
-        }
-        prev = hash(line.as_bytes());
-        see(read.record);
+    match Reader::open(path) {
+        Ok(mut reader) => Ok(reader.next().and_then(Result::ok)),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
-    Ok(prev)
 }
 
 /// SHA-256, lower-case hex.

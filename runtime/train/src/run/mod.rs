@@ -58,8 +58,11 @@ pub use pairs::{PairLine, pairs_file};
 use tensorboard::EventWriter;
 
 const RECIPE: &str = "recipe.toml";
+/// How the first line of `recipe.toml` begins; the folder of the recipe's paths follows.
+const BASE_NOTE: &str = "# Resolved; paths are relative to `";
 const METRICS: &str = "metrics.jsonl";
-const LEDGER: &str = "ledger.jsonl";
+/// The ledger's file in a run's folder.
+pub const LEDGER: &str = "ledger.jsonl";
 const EVENTS_PREFIX: &str = "events.out.tfevents.";
 
 /// The open folder of a run.
@@ -84,7 +87,7 @@ impl RunDir {
             return Err(Error::NotEmpty { path: path.to_owned(), resumable: is_run(path) });
         }
         let file = path.join(RECIPE);
-        let note = format!("# Resolved; paths are relative to `{}`.\n\n", recipe_dir.display());
+        let note = format!("{BASE_NOTE}{}`.\n\n", recipe_dir.display());
         fs::write(&file, note + &recipe_text(recipe)).at("write", &file)?;
         Self::start(path, recipe, inputs)
     }
@@ -266,6 +269,21 @@ pub fn completion_files(run_dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
 /// Whether a run lies in the folder.
 pub fn is_run(path: &Path) -> bool {
     path.join(RECIPE).is_file()
+}
+
+/// The recipe of a run, resolved, and the folder that its paths are relative to.
+///
+/// # Errors
+/// [`Error::NotARun`]; [`Error::Malformed`] when the file is no recipe of this build.
+pub fn read_recipe(run_dir: &Path) -> Result<(Recipe, PathBuf)> {
+    let path = run_dir.join(RECIPE);
+    if !is_run(run_dir) {
+        return Err(Error::NotARun { path: run_dir.to_owned(), missing: RECIPE });
+    }
+    let text = fs::read_to_string(&path).at("read", &path)?;
+    let recipe = toml::from_str(&text).map_err(|e| Error::Malformed { path, reason: e.message().to_owned() })?;
+    let base = text.lines().next().and_then(|note| note.strip_prefix(BASE_NOTE)?.strip_suffix("`."));
+    Ok((recipe, base.map_or_else(PathBuf::new, PathBuf::from)))
 }
 
 /// The resolved recipe as TOML.
