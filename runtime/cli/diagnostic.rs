@@ -234,6 +234,17 @@ fn train(error: &plumb_train::Error) -> Kind {
              --replace {plugin}=FIXED.wasm`, and go on with `--resume`"
         )),
         Error::Answer { .. } => Kind::new("plugin.answer", ExitStatus::Plugin),
+        Error::MissingGeneration { plugin, .. } => Kind::new("run.missing_plugin", ExitStatus::Usage)
+            .hint(format!("put the component with that digest into the run, as `RUN/plugins/{}.wasm`", plugin.digest)),
+        Error::NoSteps { stages, .. } => {
+            let spans = stages.iter().map(|span| format!("`{}` has steps {}..{}", span.name, span.first, span.last));
+            Kind::new("run.no_steps", ExitStatus::Usage).hint(format!("stage {}", spans.collect::<Vec<_>>().join(", ")))
+        }
+        Error::UnknownValue { name, known } => {
+            let names = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            let near = did_you_mean(name, known.iter().map(String::as_str)).map_or_else(String::new, |near| format!("; {near}"));
+            Kind::new("run.unknown_value", ExitStatus::Usage).hint(format!("there are {names}{near}"))
+        }
         Error::Diverged { .. } => Kind::new("train.diverged", ExitStatus::Resource)
             .hint(format!("lower `optimizer.learning_rate` or `optimizer.max_grad_norm`; {NEW_RUN}")),
         Error::Interrupted { .. } => Kind::new("train.interrupted", ExitStatus::Interrupted),

@@ -11,7 +11,7 @@ mod lock;
 mod new;
 mod oci;
 mod sign;
-mod subject;
+pub(super) mod subject;
 mod test;
 mod verdicts;
 mod watch;

@@ -121,6 +121,30 @@ pub enum Error {
         /// What it answered and what it should have.
         reason: String,
     },
+    /// A plugin of a run's record is not there: the run has no copy of it, and the recipe names another.
+    #[error("{plugin} of the record is not there{}", found.as_ref().map_or_else(String::new, |found| format!(", the recipe's file is {found:.8}")))]
+    MissingGeneration {
+        /// As the ledger has it, with its digest.
+        plugin: plumb_core::PluginId,
+        /// Digest of the file that the recipe names.
+        found: Option<String>,
+    },
+    /// No step of a run was selected.
+    #[error("no step of the run in `{}` is selected", path.display())]
+    NoSteps {
+        /// The run's folder.
+        path: PathBuf,
+        /// The steps that it has.
+        stages: Vec<crate::archive::StageSpan>,
+    },
+    /// A run has no recorded value of that name.
+    #[error("the run has no value `{name}`")]
+    UnknownValue {
+        /// The name.
+        name: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
     /// The loss or the gradient is NaN or infinite.
     #[error("step {step}: the {what} is {value}")]
     Diverged {

@@ -9,9 +9,11 @@
 mod error;
 
 pub mod advantage;
+pub mod archive;
 pub mod compare;
 pub mod data;
 pub mod evaluation;
+pub mod export;
 pub mod generations;
 pub mod kl;
 pub mod loss;
@@ -23,6 +25,8 @@ pub mod pipeline;
 pub mod plugins;
 pub mod policy;
 pub mod prompt;
+pub mod replay;
+pub mod rescore;
 pub mod run;
 pub mod schedule;
 pub mod stage;

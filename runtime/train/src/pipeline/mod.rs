@@ -176,6 +176,16 @@ fn answer_error(plugin: &(impl Plugin + ?Sized), step: u64, reason: String) -> E
     Error::Answer { step, kind: plugin.id().kind, plugin: plugin.id().name.clone(), reason }
 }
 
+/// Takes the groups out that a filter still wants to be sampled again.
+pub fn drop_unwanted(rows: &mut StepRows, unwanted: &BTreeMap<usize, String>) {
+    let places: Vec<usize> = rows.rows().iter().map(|row| row.place).collect();
+    for (row, place) in places.into_iter().enumerate() {
+        if let Some(filter) = unwanted.get(&place) {
+            rows.drop_row(row, || format!("{filter}: it wants another group instead"));
+        }
+    }
+}
+
 /// Mean of the finite values, if there are any.
 pub fn finite_mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let values: Vec<f64> = values.filter(|value| value.is_finite()).collect();

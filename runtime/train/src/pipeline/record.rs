@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use plumb_core::Outcome;
 use plumb_core::rollout::{Completion, FinishReason, Group, Prompt};
+use plumb_core::{Outcome, RowFault};
 use serde_json::{Map, Value};
 
 use super::filtering::Pair;
 use super::rows::{Example, Judgement, RowRef, Scores, StepRows, finish, finish_reason};
 use crate::data::Row;
 use crate::run::ledger::{JudgementRecord, PairRecord, RelabelRecord, SampledRecord, SpanRecord};
-use crate::run::{CompletionRecord, Error, PairLine, StepRecord, Table, TableColumn};
+use crate::run::{CompletionRecord, Error, OutcomeRecord, PairLine, StepRecord, Table, TableColumn};
 
 /// Why the loss does not see a row, for each row: it has left the step, or it was cut off and those are masked
 /// (`mask_truncated_completions`). The latter still count in the loss's normalizers, as in TRL.
@@ -144,7 +144,9 @@ const OWN_COLUMNS: [&str; 15] = [
 ];
 
 /// Beginnings of further names of the run's own columns.
-const OWN_PREFIXES: [&str; 3] = ["rewards/", "status/", "judge/"];
+const OWN_PREFIXES: [&str; 3] = ["rewards/", STATUS_PREFIX, "judge/"];
+/// One column per reward: whether it scored the row.
+const STATUS_PREFIX: &str = "status/";
 /// Where the data's columns with such names are, and with names that begin like this.
 const DATA_PREFIX: &str = "data/";
 
@@ -179,7 +181,7 @@ pub fn table(rows: &StepRows, reasons: Vec<Option<String>>) -> Table {
     table.text("finish", refs.iter().map(|row| finish(row.completion.finish)));
     for scores in &rows.scores {
         table.float(format!("rewards/{}", scores.name), scores.outcomes.iter().map(Outcome::value));
-        table.text(format!("status/{}", scores.name), scores.outcomes.iter().map(status));
+        table.text(format!("{STATUS_PREFIX}{}", scores.name), scores.outcomes.iter().map(status));
         for (part, values) in &scores.parts {
             table.float(format!("rewards/{}/{part}", scores.name), values.iter().map(|&value| Some(value)));
         }
@@ -303,9 +305,45 @@ impl RecordedStep {
     }
 }
 
+impl RecordedStep {
+    /// Names of the rewards and judges, in the order of their outcomes.
+    pub fn reward_names(&self) -> Vec<String> {
+        self.table.columns().filter_map(|(name, _)| Some(name.strip_prefix(STATUS_PREFIX)?.to_owned())).collect()
+    }
+
+    /// The step's rows with all that was recorded of them. Rows that left before advantages were made are dropped here too; those
+    /// that filters dropped are not.
+    pub fn rewarded_rows(&self) -> StepRows<'_> {
+        let (mut rows, records) = (self.rows(), &self.record.completions);
+        let outcome = |record: &CompletionRecord, i: usize| match record.outcomes.get(i) {
+            Some(OutcomeRecord::Scored { value }) => Outcome::Scored(*value),
+            Some(OutcomeRecord::Abstained { code }) => Outcome::Abstained(recorded_fault(code)),
+            Some(OutcomeRecord::Failed { code }) => Outcome::Failed(recorded_fault(code)),
+            None => Outcome::Failed(recorded_fault("missing")),
+        };
+        let scores = self.reward_names().into_iter().enumerate().map(|(i, name)| {
+            let outcomes = records.iter().map(|record| outcome(record, i)).collect();
+            Scores { name, outcomes, ..Scores::default() }
+        });
+        rows.scores = scores.collect();
+        rows.raw = records.iter().map(|record| record.raw).collect();
+        rows.shaped = records.iter().map(|record| record.shaped).collect();
+        rows.advantages = records.iter().map(|record| record.advantage).collect();
+        for (row, record) in records.iter().enumerate().filter(|(_, record)| record.advantage.is_none()) {
+            rows.drop_row(row, || record.reason.clone().unwrap_or_default());
+        }
+        rows
+    }
+}
+
+/// The ledger has codes alone.
+fn recorded_fault(code: &str) -> RowFault {
+    RowFault { code: code.into(), message: String::new() }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::rows::{Scores, batch, data_columns, row_id};
+    use super::super::rows::{batch, data_columns, row_id};
     use super::*;
 
     /// Two prompts with two completions each; the data has columns with the names of the run's own.

@@ -433,7 +433,7 @@ pub(crate) fn first(path: &Path) -> Result<Option<Record>> {
 }
 
 /// SHA-256, lower-case hex.
-pub(crate) fn hash(bytes: &[u8]) -> String {
+pub fn hash(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 

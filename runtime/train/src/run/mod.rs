@@ -271,19 +271,32 @@ pub fn is_run(path: &Path) -> bool {
     path.join(RECIPE).is_file()
 }
 
-/// The recipe of a run, resolved, and the folder that its paths are relative to.
+/// The resolved recipe of a run.
+#[derive(Clone, Debug)]
+pub struct RunRecipe {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// What its paths are relative to.
+    pub folder: PathBuf,
+    /// SHA-256 of its text, which the ledger's first line has too.
+    pub sha256: String,
+}
+
+/// Reads the recipe of a run.
 ///
 /// # Errors
 /// [`Error::NotARun`]; [`Error::Malformed`] when the file is no recipe of this build.
-pub fn read_recipe(run_dir: &Path) -> Result<(Recipe, PathBuf)> {
+pub fn read_recipe(run_dir: &Path) -> Result<RunRecipe> {
     let path = run_dir.join(RECIPE);
     if !is_run(run_dir) {
         return Err(Error::NotARun { path: run_dir.to_owned(), missing: RECIPE });
     }
     let text = fs::read_to_string(&path).at("read", &path)?;
-    let recipe = toml::from_str(&text).map_err(|e| Error::Malformed { path, reason: e.message().to_owned() })?;
-    let base = text.lines().next().and_then(|note| note.strip_prefix(BASE_NOTE)?.strip_suffix("`."));
-    Ok((recipe, base.map_or_else(PathBuf::new, PathBuf::from)))
+    let (note, recipe) = text.split_once("\n\n").unwrap_or(("", &text));
+    let folder = note.strip_prefix(BASE_NOTE).and_then(|rest| rest.strip_suffix("`.")).map_or_else(PathBuf::new, PathBuf::from);
+    let sha256 = ledger::hash(recipe.as_bytes());
+    let recipe = toml::from_str(recipe).map_err(|e| Error::Malformed { path, reason: e.message().to_owned() })?;
+    Ok(RunRecipe { recipe, folder, sha256 })
 }
 
 /// The resolved recipe as TOML.
@@ -424,5 +437,12 @@ mod tests {
     fn resolved_recipe_reads_back_the_same() {
         let original = recipe(3e-4);
         assert_eq!(toml::from_str::<Recipe>(&recipe_text(&original)).unwrap(), original);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        RunDir::create(&path, &original, Path::new("some/recipes"), &Inputs::default()).unwrap();
+        let read = read_recipe(&path).unwrap();
+        assert_eq!((read.recipe, read.folder), (original, PathBuf::from("some/recipes")));
+        let Some(Record::RunStart { recipe_sha256, .. }) = ledger::first(&path.join(LEDGER)).unwrap() else { panic!() };
+        assert_eq!(read.sha256, recipe_sha256);
     }
 }

@@ -11,7 +11,7 @@ use super::Grpo;
 use crate::error::Result;
 use crate::models::Served;
 use crate::pipeline::rows::{Example, RowRef, Scores, StepRows, batch, row_id};
-use crate::pipeline::{Assessed, Scoring, assess, in_order, spans};
+use crate::pipeline::{Assessed, Scoring, assess, drop_unwanted, in_order, spans};
 use crate::plugins::StagePlugins;
 
 /// Groups with what rewards and judges said about them.
@@ -146,15 +146,6 @@ impl<'a> Grpo<'a> {
         effort.reward_s += collected.waited_s;
         collected.metrics.into_iter().for_each(|(name, value)| *effort.judges.entry(name).or_default() += value);
         Ok(Sampled { examples, groups, scores: collected.scores })
-    }
-}
-
-fn drop_unwanted(rows: &mut StepRows, unwanted: &BTreeMap<usize, String>) {
-    let places: Vec<usize> = rows.rows().iter().map(|row| row.place).collect();
-    for (row, place) in places.into_iter().enumerate() {
-        if let Some(filter) = unwanted.get(&place) {
-            rows.drop_row(row, || format!("{filter}: it wants another group instead"));
-        }
     }
 }
 
