@@ -48,3 +48,36 @@ fn training_with_a_hostile_reward_learns_what_it_learns_when_those_rows_have_no_
         assert!(report.contains("hostile"), "{attack}: the report does not name the plugin");
     }
 }
+
+#[test]
+fn training_with_a_hostile_shaper_and_filter_goes_on_as_if_they_were_not_there_or_without_the_step() {
+    let folder = Folder::new();
+    let recipe = folder.recipe();
+    let train = |run: &str, sets: &[String]| {
+        let sets = sets.iter().flat_map(|set| ["--set", set.as_str()]);
+        folder.plumb(&["train", &recipe, "--run-dir", run].into_iter().chain(sets).collect::<Vec<_>>()).ok();
+        std::fs::read(folder.path(run).join("model/model.safetensors")).unwrap()
+    };
+    let hostile = |attack: &str, mode: &str, policy: &str| {
+        let shaper = format!(
+            "{{ plugin = {}, on_failure = \"{policy}\", config = {{ attack = \"{attack}\" }} }}",
+            guest("shaper-hostile")
+        );
+        let filter =
+            format!("{{ plugin = {}, on_failure = \"{policy}\", config = {{ mode = \"{mode}\" }} }}", guest("filter-misbehaves"));
+        // Every step fails, which the circuit would not have for long.
+        [
+            format!("stages.grpo.shapers=[{shaper}]"),
+            format!("stages.grpo.filters=[{filter}]"),
+            "circuit.failed_steps=0".to_owned(),
+        ]
+    };
+    let alone = train("alone", &[]);
+    for (attack, mode) in [("trap-later", "trap"), ("nan", "negative-weight"), ("trap-in-save", "pair-flood")] {
+        let through = train(&format!("through-{attack}"), &hostile(attack, mode, "pass-through"));
+        assert!(through == alone, "{attack} and {mode} change what is learned");
+    }
+    let skipped = train("skipped", &hostile("trap-later", "trap", "skip-step"));
+    let dropped = train("dropped", &hostile("none", "drop-all", "skip-step"));
+    assert!(skipped == dropped && skipped != alone, "nothing is learned from skipped steps, nor from dropped rows");
+}

@@ -60,6 +60,8 @@ fn pool(threads: usize) -> PoolingAllocationConfig {
         .max_tables_per_component(TABLES)
         .total_tables(instances.saturating_mul(TABLES))
         .table_elements(limits::TABLE_ELEMENTS)
+        // Each plugin is given a slot of its own until that many were used; then the slots of plugins that are gone are taken over.
+        .max_unused_warm_slots(instances)
         // Memory of a slot that stays resident after a call: most Rust guests touch less, and then no page is faulted in.
         .linear_memory_keep_resident(2 << 20)
         .table_keep_resident(64 << 10);

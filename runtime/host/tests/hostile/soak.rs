@@ -89,7 +89,8 @@ fn soak(calls: u64) {
     );
     let share = hostile as f64 / (calls * ROWS) as f64;
     assert!((0.04..0.06).contains(&share), "{share}");
-    end.has_not_grown_since(warm, 16 << 10);
+    // Up to 18 slots of instances keep 2 MiB each, and plugins that are loaded later come by those that were not used yet.
+    end.has_not_grown_since(warm, (18 * 2 + 16) << 10);
     for (_, stats) in neighbour.host.stats() {
         assert!(stats.counts.call_faults.len() <= limits::CODES + 1 && stats.counts.row_faults.len() <= limits::CODES + 1);
     }
