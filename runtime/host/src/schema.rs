@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 /// Most faults that are told at once.
 const TOLD: usize = 8;
+/// Bytes of a fault's words: values and lists of keys may be of any length. Longer ones are cut.
+const FAULT_BYTES: usize = 400;
 /// Schemas within schemas and references, at most.
 const DEPTH: usize = 64;
 /// Schemas that one check may apply: alternatives in alternatives multiply.
@@ -218,7 +220,12 @@ impl<'s> Check<'s> {
 
     fn fault(&mut self, path: &str, what: &str) {
         let place = if path.is_empty() { "the configuration".to_owned() } else { format!("`{path}`") };
-        self.faults.push(format!("{place} {what}"));
+        let mut fault = format!("{place} {what}");
+        if fault.len() > FAULT_BYTES {
+            fault.truncate(fault.floor_char_boundary(FAULT_BYTES));
+            fault.push('…');
+        }
+        self.faults.push(fault);
     }
 }
 
