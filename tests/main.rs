@@ -10,9 +10,9 @@ mod determinism; // threads, SIGKILL and full disks change nothing
 mod docs; // the book's code and links are there
 mod fuzz_corpora; // what the fuzz targets have seen, replayed
 mod hostile_training; // plugins that attack a run
-mod serve; // the protocols of other frameworks, spoken over TCP
-mod swap; // plugins of a running run are replaced
 mod replay; // a run on record: replayed, rescored, exported
 mod run_control; // changing the plugins of a run under way
+mod serve; // the protocols of other frameworks, spoken over TCP
+mod swap; // plugins of a running run are replaced
 mod train_loop; // a whole run: what it leaves behind
 mod trust; // signatures, locks and packages of plugins

@@ -209,7 +209,8 @@ impl Host {
             None => Component::from_binary(&self.engine, &bytes),
         };
         let services = Arc::new(Services::new(Arc::clone(&self.models), Arc::clone(&self.tools), request.grants));
-        let code = Code::link(&self.engine, &component.map_err(compile)?, found, inspection.stateful, &services).map_err(compile)?;
+        let code =
+            Code::link(&self.engine, &component.map_err(compile)?, found, inspection.stateful, &services).map_err(compile)?;
         let code = Arc::new(code);
 
         let config = serde_json::Value::Object(request.config);

@@ -243,7 +243,9 @@ fn import(name: &str) -> Import {
             "models" => entry(
                 "asks the run's models for completions, log-probabilities and scores",
                 false,
-                Some("needs `[needs] capabilities = [\"models\"]` in plugin.toml, and `grants = { models = [...] }` in the recipe"),
+                Some(
+                    "needs `[needs] capabilities = [\"models\"]` in plugin.toml, and `grants = { models = [...] }` in the recipe",
+                ),
             ),
             "tools" => entry(
                 "calls tools of the host and other plugins",

@@ -64,7 +64,12 @@ impl<'s> Check<'s> {
         if let Some(target) = schema.get("$ref") {
             let target = target.as_str().and_then(|target| target.strip_prefix('#'));
             let found = target.and_then(|pointer| self.root.pointer(pointer));
-            self.apply(found.ok_or_else(|| format!("`$ref` {} leads nowhere in the schema", schema["$ref"]))?, value, path, depth + 1)?;
+            self.apply(
+                found.ok_or_else(|| format!("`$ref` {} leads nowhere in the schema", schema["$ref"]))?,
+                value,
+                path,
+                depth + 1,
+            )?;
         }
         self.kind(schema, value, path)?;
         self.one_of_values(schema, value, path)?;
@@ -174,7 +179,8 @@ impl<'s> Check<'s> {
             let inner = join(path, key);
             if let Some(property) = properties.and_then(|properties| properties.get(key)) {
                 self.apply(property, item, &inner, depth + 1)?;
-            } else if schema.get("additionalProperties") == Some(&Value::Bool(false)) && !schema.contains_key("patternProperties") {
+            } else if schema.get("additionalProperties") == Some(&Value::Bool(false)) && !schema.contains_key("patternProperties")
+            {
                 let known: Vec<String> = properties.into_iter().flat_map(Map::keys).map(|key| format!("`{key}`")).collect();
                 self.fault(&inner, &format!("is no key of this configuration; it has {}", known.join(", ")));
             } else if let Some(others) = schema.get("additionalProperties") {
@@ -295,7 +301,9 @@ mod tests {
     fn schemas_cannot_loop_nor_multiply() {
         let looping = [r##"{"$ref": "#"}"##, r##"{"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}}"##];
         let twice = r##"{"anyOf": [{"$ref": "#/$defs/0"}, {"$ref": "#/$defs/0"}], "$defs": {"##.to_owned()
-            + &(0..60).map(|n| format!(r##""{n}": {{"anyOf": [{{"$ref": "#/$defs/{m}"}}, {{"$ref": "#/$defs/{m}"}}]}},"##, m = n + 1)).collect::<String>()
+            + &(0..60)
+                .map(|n| format!(r##""{n}": {{"anyOf": [{{"$ref": "#/$defs/{m}"}}, {{"$ref": "#/$defs/{m}"}}]}},"##, m = n + 1))
+                .collect::<String>()
             + r#""60": {}}}"#;
         for schema in looping.into_iter().chain([twice.as_str()]) {
             assert!(matches!(check(schema, &json!({})), Err(Refusal::Schema(_))), "{schema:.60}");

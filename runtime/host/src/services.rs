@@ -86,7 +86,8 @@ fn granted(what: &str, name: &str, names: &[String], key: &str) -> Result<(), Se
     }
     let have = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let have = if have.is_empty() { "none".to_owned() } else { have };
-    let message = format!("{what} `{name}` is not granted to this plugin (granted: {have}); add it to `grants.{key}` in the recipe");
+    let message =
+        format!("{what} `{name}` is not granted to this plugin (granted: {have}); add it to `grants.{key}` in the recipe");
     Err(ServiceFault::new("denied", message))
 }
 
@@ -160,7 +161,8 @@ impl Asking {
     }
 
     fn open(&mut self) -> Result<&mut Open, ServiceFault> {
-        let closed = || ServiceFault::new("denied", "models and tools answer only in calls with a batch, not in `init` or `describe`");
+        let closed =
+            || ServiceFault::new("denied", "models and tools answer only in calls with a batch, not in `init` or `describe`");
         self.open.as_mut().ok_or_else(closed)
     }
 }
@@ -294,7 +296,10 @@ pub fn sampling(params: types::Sampling) -> Result<Sampling, ServiceFault> {
     let types::Sampling { max_tokens, temperature, top_p, count, seed, stop, extra } = params;
     let wrong = |message: String| Err(ServiceFault::new(INVALID, message));
     if max_tokens == 0 || count == 0 || count > limits::COMPLETIONS {
-        return wrong(format!("`max-tokens` {max_tokens} and `count` {count}: both are at least 1, the latter at most {}", limits::COMPLETIONS));
+        return wrong(format!(
+            "`max-tokens` {max_tokens} and `count` {count}: both are at least 1, the latter at most {}",
+            limits::COMPLETIONS
+        ));
     }
     if !(temperature.is_finite() && temperature >= 0.0 && top_p > 0.0 && top_p <= 1.0) {
         return wrong(format!("`temperature` {temperature} must be 0 or more, `top-p` {top_p} above 0 and at most 1"));
@@ -344,7 +349,9 @@ impl models::Host for Context {
             let rows = prompts.len();
             let answer = self.read(
                 &model,
-                |models| Ok(at_least(rows, models.count_tokens(&model, &prompts)? + models.count_tokens(&model, &continuations)?)),
+                |models| {
+                    Ok(at_least(rows, models.count_tokens(&model, &prompts)? + models.count_tokens(&model, &continuations)?))
+                },
                 |models| models.logprobs(&model, &prompts, &continuations),
                 |answer| check_rows("rows", answer.len(), rows),
             )?;
@@ -399,9 +406,15 @@ impl models::Host for Context {
             let rows = prompts.len();
             let heads = self.read(
                 &model,
-                |models| Ok(at_least(rows, models.count_tokens(&model, &prompts)? + models.count_tokens(&model, &continuations)?)),
+                |models| {
+                    Ok(at_least(rows, models.count_tokens(&model, &prompts)? + models.count_tokens(&model, &continuations)?))
+                },
                 |models| models.score(&model, &prompts, &continuations),
-                |heads| heads.iter().try_for_each(|(name, values)| check_rows(&format!("values of head `{name}`"), values.len(), rows)),
+                |heads| {
+                    heads
+                        .iter()
+                        .try_for_each(|(name, values)| check_rows(&format!("values of head `{name}`"), values.len(), rows))
+                },
             )?;
             Ok(heads.into_iter().map(|(name, values)| types::NamedF64 { name, values }).collect())
         })())
@@ -474,10 +487,22 @@ mod tests {
     #[test]
     fn sampling_out_of_its_ranges_is_refused() {
         let params = |max_tokens, temperature, top_p, count| types::Sampling {
-            max_tokens, temperature, top_p, count, seed: 0, stop: Vec::new(), extra: Vec::new(),
+            max_tokens,
+            temperature,
+            top_p,
+            count,
+            seed: 0,
+            stop: Vec::new(),
+            extra: Vec::new(),
         };
         assert!(sampling(params(1, 0.0, 1.0, 1)).is_ok());
-        for wrong in [params(0, 0.0, 1.0, 1), params(1, f32::NAN, 1.0, 1), params(1, -1.0, 1.0, 1), params(1, 1.0, 0.0, 1), params(1, 1.0, 1.0, 0)] {
+        for wrong in [
+            params(0, 0.0, 1.0, 1),
+            params(1, f32::NAN, 1.0, 1),
+            params(1, -1.0, 1.0, 1),
+            params(1, 1.0, 0.0, 1),
+            params(1, 1.0, 1.0, 0),
+        ] {
             assert!(sampling(wrong).is_err());
         }
     }

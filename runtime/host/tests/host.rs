@@ -23,7 +23,8 @@ fn cache_dir() -> PathBuf {
 
 fn host(threads: usize) -> (Host, Arc<Collector>) {
     let sink = Arc::new(Collector::default());
-    let options = HostOptions { threads, cache_dir: Some(cache_dir()), seed: 7, sink: Arc::clone(&sink) as _, ..HostOptions::default() };
+    let options =
+        HostOptions { threads, cache_dir: Some(cache_dir()), seed: 7, sink: Arc::clone(&sink) as _, ..HostOptions::default() };
     (Host::new(options).unwrap(), sink)
 }
 

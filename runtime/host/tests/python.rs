@@ -17,7 +17,7 @@ fn guest(name: &str) -> PathBuf {
 fn host(threads: usize) -> (Host, Arc<Collector>) {
     let sink = Arc::new(Collector::default());
     let cache_dir = Some(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("compiled-python"));
-    let options = HostOptions { threads, cache_dir, seed: 7, sink: Arc::clone(&sink) as _ };
+    let options = HostOptions { threads, cache_dir, seed: 7, sink: Arc::clone(&sink) as _, ..HostOptions::default() };
     (Host::new(options).unwrap(), sink)
 }
 

@@ -57,7 +57,11 @@ impl Subject {
         host.load(LoadRequest {
             source: Source::Bytes(self.label(), self.bytes.clone()),
             config: config.clone(),
-            grants: Grants { models: vec!["policy".into(), "reference".into()], tools: vec!["calculator".into()], ..Grants::default() },
+            grants: Grants {
+                models: vec!["policy".into(), "reference".into()],
+                tools: vec!["calculator".into()],
+                ..Grants::default()
+            },
             ..LoadRequest::new(self.inspect()?.kind, "")
         })
     }

@@ -74,7 +74,10 @@ fn value(batch: &Batch, verdicts: &Verdicts) -> Value {
             }
         }
         let parts = verdicts.parts.iter().filter(|(_, values)| !values[row].is_nan());
-        out.insert("parts".into(), parts.map(|(name, values)| (name.clone(), Value::from(values[row]))).collect::<Map<_, _>>().into());
+        out.insert(
+            "parts".into(),
+            parts.map(|(name, values)| (name.clone(), Value::from(values[row]))).collect::<Map<_, _>>().into(),
+        );
         if let Some(text) = verdicts.rationales.as_ref().and_then(|texts| texts.get(row)) {
             out.insert("rationale".into(), text.into());
         }
@@ -91,7 +94,10 @@ fn value(batch: &Batch, verdicts: &Verdicts) -> Value {
     }
     if let Some(matrices) = &verdicts.matrices {
         let entries = matrices.values.iter().zip(&matrices.readable);
-        out.insert("matrices".into(), entries.map(|(value, readable)| if *readable { json!(value) } else { Value::Null }).collect());
+        out.insert(
+            "matrices".into(),
+            entries.map(|(value, readable)| if *readable { json!(value) } else { Value::Null }).collect(),
+        );
     }
     Value::Object(out)
 }
@@ -101,7 +107,9 @@ pub fn tool(tool: &PluginTool, rows: &[Map<String, Value>]) -> Value {
     let arguments: Texts = rows.iter().map(|row| Value::Object(row.clone()).to_string()).collect();
     let row = |output| match output {
         Ok(text) => Value::String(text),
-        Err(plumb_core::services::ServiceFault { code, message, .. }) => json!({"status": "failed", "code": code, "message": message}),
+        Err(plumb_core::services::ServiceFault { code, message, .. }) => {
+            json!({"status": "failed", "code": code, "message": message})
+        }
     };
     tool.answer(&arguments).into_iter().map(row).collect()
 }

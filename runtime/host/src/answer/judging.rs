@@ -26,7 +26,11 @@ fn check_ask(ask: judging::Ask) -> Checked<Ask> {
     at_most("prompts in a turn", limits::PROMPTS, ask.questions.iter().map(|question| question.prompts.ends.len()).sum())?;
     let questions = ask.questions.into_iter().map(|judging::Question { model, prompts, params }| {
         let rows = prompts.ends.len();
-        Ok(Question { prompts: texts("the prompts", prompts, rows)?, sampling: services::sampling(params).map_err(services::of_the_call)?, model })
+        Ok(Question {
+            prompts: texts("the prompts", prompts, rows)?,
+            sampling: services::sampling(params).map_err(services::of_the_call)?,
+            model,
+        })
     });
     Ok(Ask { questions: questions.collect::<Checked<_>>()?, memo: ask.memo })
 }
@@ -101,7 +105,9 @@ fn check_matrices(matrices: judging::MatrixVerdicts, batch: &Batch) -> Checked<M
                 let (a, b) = (values[ij], values[ji]);
                 // NaN is not finite, and no infinity's sum with its opposite is 0.
                 if !a.is_finite() || a != -b {
-                    return bad(format!("matrix of group {group} with {a} at ({i}, {j}) and {b} at ({j}, {i}): it must be skew-symmetric"));
+                    return bad(format!(
+                        "matrix of group {group} with {a} at ({i}, {j}) and {b} at ({j}, {i}): it must be skew-symmetric"
+                    ));
                 }
             }
         }
@@ -204,7 +210,8 @@ mod tests {
 
     #[test]
     fn turns_that_ask_nothing_or_too_much_are_refused() {
-        let sampling = types::Sampling { max_tokens: 8, temperature: 0.0, top_p: 1.0, count: 1, seed: 0, stop: vec![], extra: vec![] };
+        let sampling =
+            types::Sampling { max_tokens: 8, temperature: 0.0, top_p: 1.0, count: 1, seed: 0, stop: vec![], extra: vec![] };
         let question = |prompts: usize| judging::Question {
             model: "m".into(),
             prompts: types::Texts { bytes: vec![b'a'; prompts], ends: (1..=prompts as u32).collect() },

@@ -71,9 +71,10 @@ mod tests {
 
     #[test]
     fn calculator_is_exact_and_answers_row_by_row() {
-        let arguments: Texts = [r#"{"expression": "2 + 3 * 4"}"#, r#"{"expression": "0.1 + 0.2"}"#, "{}", r#"{"expression": "1 +"}"#]
-            .iter()
-            .collect();
+        let arguments: Texts =
+            [r#"{"expression": "2 + 3 * 4"}"#, r#"{"expression": "0.1 + 0.2"}"#, "{}", r#"{"expression": "1 +"}"#]
+                .iter()
+                .collect();
         let outputs = Calculator.call(&arguments);
         assert_eq!(outputs[0].as_deref(), Ok("14"));
         assert_eq!(outputs[1].as_deref(), Ok("0.3"));
@@ -92,7 +93,9 @@ mod tests {
 
     #[test]
     fn deep_expressions_fit_the_stack() {
-        for deep in ["(".repeat(EXPRESSION_BYTES), "-".repeat(EXPRESSION_BYTES), format!("2{}", "^2".repeat(200)), "x:".repeat(200)] {
+        for deep in
+            ["(".repeat(EXPRESSION_BYTES), "-".repeat(EXPRESSION_BYTES), format!("2{}", "^2".repeat(200)), "x:".repeat(200)]
+        {
             // Answer or fault, but back.
             let _ = evaluate(&deep);
         }

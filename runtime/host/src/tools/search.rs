@@ -52,7 +52,8 @@ impl Search {
             return Err(format!("`top_k` is {}, it must be between 1 and {TOP_K}", config.top_k));
         }
         let path = folder.join(&config.corpus);
-        let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read the corpus `{}`: {error}", path.display()))?;
+        let text =
+            std::fs::read_to_string(&path).map_err(|error| format!("cannot read the corpus `{}`: {error}", path.display()))?;
         let mut documents = Vec::new();
         for (line, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
             let wrong = |reason: String| format!("the corpus `{}`, line {}: {reason}", path.display(), line + 1);
@@ -107,7 +108,8 @@ mod tests {
     use super::*;
 
     fn search(texts: &[&str], top_k: usize) -> Search {
-        let document = |(id, text): (usize, &&str)| Map::from_iter([("id".to_owned(), json!(id)), ("text".to_owned(), json!(text))]);
+        let document =
+            |(id, text): (usize, &&str)| Map::from_iter([("id".to_owned(), json!(id)), ("text".to_owned(), json!(text))]);
         Search::index(texts.iter().enumerate().map(document).collect(), top_k)
     }
 

@@ -71,7 +71,9 @@ impl Neighbour {
     pub fn new(threads: usize) -> Self {
         let lines = Arc::new(Collector::default());
         let cache_dir = Some(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("compiled-guests"));
-        let host = Host::new(HostOptions { threads, cache_dir, seed: 7, sink: Arc::clone(&lines) as _, ..HostOptions::default() }).unwrap();
+        let host =
+            Host::new(HostOptions { threads, cache_dir, seed: 7, sink: Arc::clone(&lines) as _, ..HostOptions::default() })
+                .unwrap();
         let good = host.load(request(PluginKind::Reward, "reward-misbehaves", json!({ "mode": "good" }))).unwrap();
         let good = good.into_reward().unwrap();
         let answer = bits(&good.score(batch(true)).unwrap());

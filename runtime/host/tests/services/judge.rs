@@ -16,7 +16,8 @@ fn grants() -> Grants {
 }
 
 fn judge(mode: &str) -> Arc<dyn Judge> {
-    let loaded = host(Arc::new(Counting::default())).load(request(PluginKind::Judge, "judge-probe", json!({ "mode": mode }), grants()));
+    let loaded =
+        host(Arc::new(Counting::default())).load(request(PluginKind::Judge, "judge-probe", json!({ "mode": mode }), grants()));
     loaded.unwrap().into_judge().unwrap()
 }
 

@@ -60,7 +60,11 @@ impl Models for Counting {
     }
 
     fn choice_logprobs(&self, _: &str, prompts: &Texts, choices: &[String]) -> Result<Vec<f64>, ServiceFault> {
-        Ok(self.lengths(prompts)?.into_iter().flat_map(|length| (0..choices.len()).map(move |choice| -length * choice as f64)).collect())
+        Ok(self
+            .lengths(prompts)?
+            .into_iter()
+            .flat_map(|length| (0..choices.len()).map(move |choice| -length * choice as f64))
+            .collect())
     }
 
     fn score(&self, _: &str, _: &Texts, continuations: &Texts) -> Result<Vec<(String, Vec<f64>)>, ServiceFault> {
@@ -90,7 +94,8 @@ fn host(models: Arc<dyn Models>) -> Host {
 
 fn request(kind: PluginKind, name: &str, config: serde_json::Value, grants: Grants) -> LoadRequest {
     let serde_json::Value::Object(config) = config else { panic!("a configuration is an object") };
-    let limits = LimitsUse { fuel: Some(50_000_000), fuel_per_row: Some(1_000_000), memory_mib: Some(16), ..LimitsUse::default() };
+    let limits =
+        LimitsUse { fuel: Some(50_000_000), fuel_per_row: Some(1_000_000), memory_mib: Some(16), ..LimitsUse::default() };
     LoadRequest { config, limits, grants, ..LoadRequest::new(kind, guest(name)) }
 }
 

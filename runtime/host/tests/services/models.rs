@@ -108,7 +108,10 @@ fn missing_grants_are_refused_at_load_with_the_lines_to_add() {
     let host = host(Arc::new(Counting::default()));
     let refused = |grants: Grants| host.load(LoadRequest { grants, ..asks(json!({ "mode": "score" })) }).unwrap_err().to_string();
     let told = refused(Grants { tools: names(&["calculator"]), ..Grants::default() });
-    assert!(told.contains("asks models") && told.contains("`grants = { models = [\"policy\"] }` at the plugin in the recipe"), "{told}");
+    assert!(
+        told.contains("asks models") && told.contains("`grants = { models = [\"policy\"] }` at the plugin in the recipe"),
+        "{told}"
+    );
     assert!(!told.contains("plugin.toml"), "the manifest has its line: {told}");
     let told = refused(Grants { models: names(&["grader"]), ..Grants::default() });
     assert!(told.contains("asks tools") && told.contains("grants = { tools = [\"calculator\"] }"), "{told}");
@@ -120,7 +123,9 @@ fn missing_grants_are_refused_at_load_with_the_lines_to_add() {
 
 #[test]
 fn plugins_that_do_not_ask_import_no_capability() {
-    for (name, expected) in [("reward-misbehaves", [false, false]), ("judge-probe", [false, false]), ("reward-asks", [true, true])] {
+    for (name, expected) in
+        [("reward-misbehaves", [false, false]), ("judge-probe", [false, false]), ("reward-asks", [true, true])]
+    {
         let inspection = inspect(name, &std::fs::read(guest(name)).unwrap()).unwrap();
         assert_eq!(["models", "tools"].map(|capability| inspection.imports_interface(capability)), expected, "{name}");
     }

@@ -78,7 +78,9 @@ fn tools_that_cannot_be_set_up_are_refused_by_name() {
     let settings = ToolUse { builtin: Some(BuiltinTool::Calculator), ..ToolUse::default() };
     let settings = ToolUse { config: plugin("x", json!({ "digits": 3 })).config, ..settings };
     let search = ToolUse { builtin: Some(BuiltinTool::Search), ..ToolUse::default() };
-    for (tool, told) in [(both, "exactly one of"), (ToolUse::default(), "exactly one of"), (settings, "digits"), (search, "corpus")] {
+    for (tool, told) in
+        [(both, "exactly one of"), (ToolUse::default(), "exactly one of"), (settings, "digits"), (search, "corpus")]
+    {
         let error = with_tools(&[("mine", tool)]).err().unwrap();
         assert!(matches!(&error, Error::Tool { tool, message } if tool == "mine" && message.contains(told)), "{error}");
     }

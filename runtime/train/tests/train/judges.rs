@@ -115,10 +115,10 @@ fn judge_that_asks_models_resumes_exactly_and_replays_from_the_recorded_answers(
     assert!(metrics[0].get("judge/asks/tokens").unwrap() > 24.0);
     assert!(metrics[0].get("rewards/asks/mean").unwrap() < 0.0);
 
-    let (mut recorded, mut steps) = (RecordedModels::default(), 0);
+    let (mut recorded, mut steps) = (Arc::new(RecordedModels::default()), 0);
     for record in ledger::read(&whole.join("ledger.jsonl")).unwrap() {
         match record {
-            Record::Answers { answers, .. } => recorded = RecordedModels::new(&answers).unwrap(),
+            Record::Answers { answers, .. } => recorded = Arc::new(RecordedModels::new(&answers).unwrap()),
             Record::Step(record) => {
                 steps += 1;
                 let path = completions_file(&whole, record.step);
@@ -127,7 +127,7 @@ fn judge_that_asks_models_resumes_exactly_and_replays_from_the_recorded_answers(
                 let step = RecordedStep::new(record.clone(), table, &path).unwrap();
                 let rows = step.rows();
                 let all = batch(record.step, "rl", rows.columns, &rows.rows());
-                let models: Arc<dyn Models> = Arc::new(recorded.clone());
+                let models: Arc<dyn Models> = Arc::clone(&recorded) as _;
                 let judges = [slot("asks", asks(models.clone()))];
                 let (scores, _) = judging::judge(record.step, &judges, all, &*models).unwrap();
                 let again: Vec<OutcomeRecord> = scores[0].outcomes.iter().map(Into::into).collect();

@@ -121,11 +121,7 @@ impl From<j::Turn> for judging::Turn {
 
 impl From<j::Question> for judging::Question {
     fn from(question: j::Question) -> Self {
-        judging::Question {
-            model: question.model,
-            prompts: question.prompts.into(),
-            params: question.sampling.into(),
-        }
+        judging::Question { model: question.model, prompts: question.prompts.into(), params: question.sampling.into() }
     }
 }
 
