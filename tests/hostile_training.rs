@@ -9,7 +9,7 @@ use crate::support::{Done, Folder, metrics};
 fn guest(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/guests/{name}.wasm"));
     assert!(path.is_file(), "`{}` is missing, run `cargo xtask guests`", path.display());
-    format!("{path:?}")
+    format!("\"{}\"", path.display())
 }
 
 /// Trains with a second reward that attacks whenever a completion holds a 7.

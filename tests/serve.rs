@@ -56,7 +56,7 @@ impl Server {
             head += &format!("Content-Length: {}\r\n", body.len());
         }
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(b"\r\n").unwrap();
         stream.write_all(body).unwrap();

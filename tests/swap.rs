@@ -42,7 +42,7 @@ fn start(folder: &Folder, recipe: &str, run: &str, more: &[&str]) -> Child {
 }
 
 fn answer(run: &Path, id: RequestId) -> Answer {
-    control::wait(run, id, Duration::from_secs(60)).unwrap().expect("an answer")
+    control::wait(run, id, Duration::from_mins(1)).unwrap().expect("an answer")
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use plumb_sdk::judge::{
-    Ask, Batch, Descriptor, Fault, Generated, Judge, MatrixVerdicts, PairVerdicts, Part, Question, RowFault, Sampling, Texts, Turn, Verdicts,
+    Ask, Batch, Descriptor, Fault, Generated, Judge, MatrixVerdicts, PairVerdicts, Part, Question, RowFault, Sampling, Texts,
+    Turn, Verdicts,
 };
 use serde::Deserialize;
 
@@ -156,7 +157,8 @@ impl Pairwise {
             out.push_str(&rest[..at]);
             rest = &rest[at..];
             // Each place once: what a completion brings along is not read as a place again.
-            let place = [("{prompt}", None), ("{a}", Some(a)), ("{b}", Some(b))].into_iter().find(|(name, _)| rest.starts_with(name));
+            let place =
+                [("{prompt}", None), ("{a}", Some(a)), ("{b}", Some(b))].into_iter().find(|(name, _)| rest.starts_with(name));
             let (name, text) = match place {
                 Some((name, Some(row))) => (name, quoted(row)),
                 Some((name, None)) => (name, batch.text("prompt")?.get(a).to_owned()),
@@ -187,7 +189,8 @@ impl Pairwise {
             .collect();
         let rows = batch.rows();
         // Of each row, over the pairs it stands in.
-        let (mut of_pairs, mut decided, mut read, mut bias) = (vec![0.0; rows], vec![0.0; rows], vec![0.0; rows], vec![0.0; rows]);
+        let (mut of_pairs, mut decided, mut read, mut bias) =
+            (vec![0.0; rows], vec![0.0; rows], vec![0.0; rows], vec![0.0; rows]);
         for (&(i, j), tally) in pairs.iter().zip(&tallies) {
             for row in [i, j] {
                 of_pairs[row] += 1.0;
@@ -198,7 +201,8 @@ impl Pairwise {
                 }
             }
         }
-        let share = |sums: &[f64], of: &[f64]| sums.iter().zip(of).map(|(sum, of)| if *of > 0.0 { sum / of } else { f64::NAN }).collect();
+        let share =
+            |sums: &[f64], of: &[f64]| sums.iter().zip(of).map(|(sum, of)| if *of > 0.0 { sum / of } else { f64::NAN }).collect();
         let parts = vec![Part::new("answers_read", share(&read, &of_pairs)), Part::new("order_bias", share(&bias, &decided))];
         let fault = |row: usize| {
             let fault = if of_pairs[row] == 0.0 {
@@ -299,7 +303,10 @@ mod tests {
         let pairs = verdicts.pairs.unwrap();
         assert_eq!((pairs.first, pairs.second), (vec![0, 0, 1], vec![1, 2, 2]));
         assert_eq!(pairs.probability, [1.0, 0.0, 0.0]);
-        assert_eq!((verdicts.faults.len(), verdicts.faults[0].row, verdicts.faults[0].fault.code.as_str()), (1, 3, Fault::ABSTAIN));
+        assert_eq!(
+            (verdicts.faults.len(), verdicts.faults[0].row, verdicts.faults[0].fault.code.as_str()),
+            (1, 3, Fault::ABSTAIN)
+        );
         assert_eq!(verdicts.parts[1].values[..3], [0.0; 3], "a judge that does not look at the order");
     }
 
@@ -329,7 +336,10 @@ mod tests {
             testing::judge_with(&judge, &data.batch(), |_, prompt| later_letter(prompt, "bad")).unwrap()
         };
         let verdicts = run("matrix");
-        assert_eq!(verdicts.faults.iter().map(|f| (f.row, f.fault.code.as_str())).collect::<Vec<_>>(), [(1, "unparseable"), (3, "abstain")]);
+        assert_eq!(
+            verdicts.faults.iter().map(|f| (f.row, f.fault.code.as_str())).collect::<Vec<_>>(),
+            [(1, "unparseable"), (3, "abstain")]
+        );
         assert_eq!(verdicts.matrices.unwrap().readable.iter().filter(|readable| **readable).count(), 3 + 2 + 1);
         assert_eq!(run("pairs").pairs.unwrap().first, [0]);
     }

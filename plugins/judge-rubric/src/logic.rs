@@ -1,7 +1,9 @@
 //! Pointwise grading: one question with a prompt per row, and the grade that stands in double brackets in its answer (Zheng et al.
 //! 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena").
 
-use plumb_sdk::judge::{Ask, Batch, Descriptor, Fault, Generated, Judge, Part, Question, RowFault, Sampling, Texts, Turn, Verdicts};
+use plumb_sdk::judge::{
+    Ask, Batch, Descriptor, Fault, Generated, Judge, Part, Question, RowFault, Sampling, Texts, Turn, Verdicts,
+};
 use serde::Deserialize;
 
 /// What a recipe may set.
@@ -121,8 +123,13 @@ impl Rubric {
         let (lowest, highest) = (lowest.to_string(), highest.to_string());
         // A completion must not pass off a verdict, or a place of the template, as the judge's or the author's.
         let quoted = batch.text("completion")?.get(row).replace("[[", "[ [").replace("]]", "] ]");
-        let fields =
-            [("rubric", rubric), ("prompt", batch.text("prompt")?.get(row)), ("completion", &quoted), ("lowest", &lowest), ("highest", &highest)];
+        let fields = [
+            ("rubric", rubric),
+            ("prompt", batch.text("prompt")?.get(row)),
+            ("completion", &quoted),
+            ("lowest", &lowest),
+            ("highest", &highest),
+        ];
         Ok(Some(fill(template, &fields)))
     }
 
@@ -232,13 +239,17 @@ mod tests {
         });
         let verdicts = verdicts.unwrap();
         assert_eq!(verdicts.scores.unwrap()[0], 8.0);
-        assert_eq!(verdicts.faults.iter().map(|f| (f.row, f.fault.code.as_str())).collect::<Vec<_>>(), [(1, "unparseable"), (2, "unparseable")]);
+        assert_eq!(
+            verdicts.faults.iter().map(|f| (f.row, f.fault.code.as_str())).collect::<Vec<_>>(),
+            [(1, "unparseable"), (2, "unparseable")]
+        );
         assert_eq!(verdicts.rationales.unwrap().iter().collect::<Vec<_>>(), ["fine [[8]]", "hm true", "hm true"]);
     }
 
     #[test]
     fn rows_without_a_rubric_are_abstained_from_and_the_others_keep_their_answers() {
-        let data = BatchBuilder::new().text("prompt", ["a", "b"]).text("completion", ["x", "y"]).text("rubric", ["", "r"]).build();
+        let data =
+            BatchBuilder::new().text("prompt", ["a", "b"]).text("completion", ["x", "y"]).text("rubric", ["", "r"]).build();
         let verdicts = testing::judge_with(&judge(r#"{"model": "m"}"#), &data.batch(), |_, _| "[[10]]".to_owned()).unwrap();
         assert_eq!((verdicts.faults[0].row, verdicts.faults[0].fault.code.as_str()), (0, Fault::ABSTAIN));
         assert_eq!(verdicts.scores.unwrap()[1], 1.0);

@@ -36,7 +36,8 @@ impl Tool for JsonTool {
 
     fn call(&self, Arguments { text, pointer }: Arguments) -> Result<String, Fault> {
         let document = find(&text).ok_or_else(|| Fault::unparseable("the text holds no JSON object or list"))?;
-        let value = document.pointer(&pointer).ok_or_else(|| Fault::new("not-found", format!("nothing stands at `{pointer}`")))?;
+        let value =
+            document.pointer(&pointer).ok_or_else(|| Fault::new("not-found", format!("nothing stands at `{pointer}`")))?;
         Ok(value.to_string())
     }
 }

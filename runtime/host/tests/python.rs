@@ -78,7 +78,7 @@ fn configuration_that_does_not_fit_is_refused_at_load_with_path_and_reason() {
         (json!({"pattern": 3}), "pattern"),
         (json!({"pattern": "("}), "missing ), unterminated subpattern"),
     ] {
-        let error = load(&host, "reward-regex", config).err().expect("a wrong configuration is refused");
+        let error = load(&host, "reward-regex", config).expect_err("a wrong configuration is refused");
         assert!(matches!(error, Error::Config { .. }), "{error}");
         assert!(error.to_string().contains(told), "{error}");
     }

@@ -162,7 +162,7 @@ pub fn generations(run_dir: &Path) -> Result<Generations> {
         return Err(crate::run::Error::NotARun { path: run_dir.to_owned(), missing: LEDGER }.into());
     }
     let mut found = Generations::default();
-    for record in Reader::open(&path)?.map_while(|record| record.ok()) {
+    for record in Reader::open(&path)?.map_while(std::result::Result::ok) {
         match record {
             Record::Plugins { plugins, .. } => found.in_force = plugins,
             Record::Change(change) => {

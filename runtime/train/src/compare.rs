@@ -82,7 +82,7 @@ pub fn spearman(old: &[Option<f64>], new: &[Option<f64>]) -> Option<f64> {
     let (old, new): (Vec<f64>, Vec<f64>) = pairs(old, new).into_iter().flatten().unzip();
     let (a, b) = (ranks(&old), ranks(&new));
     // Ranks have one mean whatever the ties.
-    let center = (a.len() as f64 + 1.0) / 2.0;
+    let center = f64::midpoint(a.len() as f64, 1.0);
     let sum = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - center) * (y - center)).sum::<f64>();
     let (aa, bb) = (sum(&a, &a), sum(&b, &b));
     (aa > 0.0 && bb > 0.0).then(|| sum(&a, &b) / (aa * bb).sqrt())
@@ -120,7 +120,7 @@ pub fn ranks(values: &[f64]) -> Vec<f64> {
     order.sort_by(|&i, &j| (values[i] + 0.0).total_cmp(&(values[j] + 0.0)));
     let (mut ranks, mut before) = (vec![0.0; values.len()], 0);
     for tied in order.chunk_by(|&i, &j| values[i] == values[j]) {
-        let rank = before as f64 + (tied.len() as f64 + 1.0) / 2.0;
+        let rank = before as f64 + f64::midpoint(tied.len() as f64, 1.0);
         tied.iter().for_each(|&i| ranks[i] = rank);
         before += tied.len();
     }

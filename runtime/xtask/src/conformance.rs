@@ -9,11 +9,11 @@ use plumb_xtask::{guest, javascript};
 use crate::{root, say, target};
 
 /// The kinds; each language has a folder for every one.
-const KINDS: [&str; 3] = ["reward", "shaper", "filter"];
+pub const KINDS: [&str; 3] = ["reward", "shaper", "filter"];
 
 /// Builds all of them. What did not change is left alone.
 pub fn build() -> Result<()> {
-    say("conformance: one plugin per kind in Rust and JavaScript, in target/conformance");
+    say("conformance: one plugin per kind in Rust and JavaScript (Python's are built with its SDK), in target/conformance");
     let (sources, out) = (root().join("tests/conformance"), target().join("conformance"));
     guest::build_workspace(&sources.join("rust"), &out.join("rust")).context("the Rust guests did not build")?;
     let (sdk, cache) = (javascript::sdk_in(&root()), target().join("tools"));

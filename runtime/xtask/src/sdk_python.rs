@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use plumb_xtask::python::{Setup, Toolchain, Wrap, build_folder, sdk_in, wrap};
 
-use crate::{root, say, target};
+use crate::{conformance, root, say, target};
 
 /// What the tests are run with; pure Python, and kept apart from any environment.
 const PYTEST: &str = "pytest==9.2.0";
@@ -31,6 +31,11 @@ pub fn run() -> Result<()> {
     say("python: components for the tests, in target/guests");
     for (folder, name) in COMPONENTS {
         build_folder(&root.join(folder), &guests.join(format!("{name}.wasm")), &setup).with_context(|| format!("`{folder}`"))?;
+    }
+    let (sources, suite) = (root.join("tests/conformance/python"), target().join("conformance/python"));
+    for kind in conformance::KINDS {
+        build_folder(&sources.join(kind), &suite.join(format!("conformance-{kind}.wasm")), &setup)
+            .with_context(|| format!("the {kind} of the conformance suite in Python"))?;
     }
     for (function, name, columns) in WRAPPED {
         let request = Wrap {

@@ -198,7 +198,7 @@ fn cargo_folder(folder: &Path) -> PathBuf {
 pub fn with_python<T>(output: Output, build: impl FnOnce(&python::Setup) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let tree = source_tree().context("the source tree of this program, which holds the Python SDK, is gone")?;
     let cache = plumb_host::default_cache_dir().context("there is no folder for caches: set `HOME` or `XDG_CACHE_HOME`")?;
-    let say = |what: &str| output.note(what.to_owned());
+    let say = |what: &str| output.note(what);
     build(&python::Setup { sdk: &python::sdk_in(tree), cache: &cache.with_file_name("python"), say: &say })
 }
 

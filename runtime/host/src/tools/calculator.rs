@@ -11,6 +11,11 @@ use super::{Tool, each_row};
 
 /// Longest expression, in bytes. It bounds how deep parentheses nest too, and with them the stack.
 const EXPRESSION_BYTES: usize = 512;
+/// Stack of a calculation. The parser descends some twenty functions per parenthesis; 512 of them fit many times.
+const STACK_BYTES: usize = 256 << 20;
+/// Marks of definitions (`x: x + 1`, `\x.x`, `x => x`, `x = 1`). Functions may call themselves, each call deeper in the stack, and
+/// arithmetic does without.
+const DEFINITIONS: [char; 3] = [':', '\\', '='];
 /// Longest result, in bytes.
 const RESULT_BYTES: usize = 4096;
 /// Times that a calculation may ask whether to go on. It is a count and no clock, so that it ends the same calculations everywhere.
@@ -32,7 +37,18 @@ struct Arguments {
 
 impl Tool for Calculator {
     fn call(&self, arguments: &Texts) -> ToolOutputs {
-        each_row(arguments, |Arguments { expression }| evaluate(&expression))
+        // A thread of its own, for its stack; an overflow would end the whole process.
+        std::thread::scope(|scope| {
+            let calculate = || each_row(arguments, |Arguments { expression }| evaluate(&expression));
+            let thread = std::thread::Builder::new().name("plumb-calculator".into()).stack_size(STACK_BYTES);
+            let outputs = thread.spawn_scoped(scope, calculate).map(std::thread::ScopedJoinHandle::join);
+            let fault = |why: &str| vec![Err(ServiceFault::new("unavailable", why)); arguments.len()];
+            match outputs {
+                Ok(Ok(outputs)) => outputs,
+                Ok(Err(_)) => fault("the calculator panicked"),
+                Err(_) => fault("the system has no thread for the calculator"),
+            }
+        })
     }
 }
 
@@ -40,6 +56,9 @@ fn evaluate(expression: &str) -> Result<String, ServiceFault> {
     let fault = |code: &str, message: String| Err(ServiceFault::new(code, message));
     if expression.len() > EXPRESSION_BYTES {
         return fault("too-long", format!("the expression has {} bytes, limit {EXPRESSION_BYTES}", expression.len()));
+    }
+    if let Some(mark) = expression.chars().find(|c| DEFINITIONS.contains(c)) {
+        return fault("bad-expression", format!("`{mark}` defines something; give an expression alone"));
     }
     let steps = Steps(AtomicU32::new(0));
     match fend_core::evaluate_with_interrupt(expression, &mut Context::new(), &steps) {
@@ -86,19 +105,26 @@ mod tests {
     #[test]
     fn calculations_without_end_are_stopped_by_count() {
         assert_eq!(code("100000!"), "budget");
-        assert_eq!(code("(f: f f) (f: f f)"), "budget");
+        assert_eq!(code("(f: f f) (f: f f)"), "bad-expression");
         assert_eq!(code("9^9^9^9^9"), "budget");
         assert_eq!(code(&"1".repeat(EXPRESSION_BYTES + 1)), "too-long");
     }
 
     #[test]
     fn deep_expressions_fit_the_stack() {
-        for deep in
-            ["(".repeat(EXPRESSION_BYTES), "-".repeat(EXPRESSION_BYTES), format!("2{}", "^2".repeat(200)), "x:".repeat(200)]
-        {
-            // Answer or fault, but back.
-            let _ = evaluate(&deep);
-        }
+        let nested = |open: &str, close: &str, n| format!("{}1{}", open.repeat(n), close.repeat(n));
+        let deep = [
+            "(".repeat(EXPRESSION_BYTES),
+            "-".repeat(EXPRESSION_BYTES),
+            nested("(", ")", 255),
+            nested("-(", ")", 170),
+            format!("2{}", "^2".repeat(200)),
+            "sqrt ".repeat(100),
+        ];
+        let arguments: Texts = deep.iter().map(|one| serde_json::json!({ "expression": one }).to_string()).collect();
+        let outputs = Calculator.call(&arguments);
+        assert_eq!(outputs.len(), deep.len());
+        assert_eq!(outputs[2].as_deref(), Ok("1"));
     }
 
     #[test]

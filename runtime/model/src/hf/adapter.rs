@@ -67,7 +67,7 @@ fn merge(params: &mut Params, config: &Map<String, Value>, path: &Path, rank: us
     let mut file = Shard::open(path)?;
     let mut pairs = BTreeMap::<String, Pair>::new();
     // In the order of their names, so that the same one is told of whenever there are several.
-    for name in BTreeSet::from_iter(file.header.tensors().into_keys()) {
+    for name in file.header.tensors().into_keys().collect::<BTreeSet<_>>() {
         let (module, is_a) = parse(&name).ok_or_else(|| Error::Unsupported {
             path: path.to_owned(),
             reason: format!("tensor `{name}`; supported are LoRA matrices of {}", TARGETS.join(", ")),

@@ -28,23 +28,23 @@ pub(super) fn signature(plugin: &Path) -> PathBuf {
 /// Keeps a plugin's bytes, and puts it into `plugins.lock`.
 pub fn keep(run_dir: &Path, factory: &dyn PluginFactory, id: &PluginId, locked: LockedPlugin) -> Result<()> {
     let path = path(run_dir, &id.digest);
-    if !path.exists() {
-        if let Some(file) = factory.file(id) {
-            let bytes = std::fs::read(&file).at("read", &file)?;
-            let found = crate::run::ledger::hash(&bytes);
-            if found != id.digest {
-                let reason = format!("its file changed while the run began: SHA-256 {} before, {found} now", id.digest);
-                return Err(Error::LoadPlugin { kind: id.kind, plugin: id.name.clone(), source: reason.into() });
-            }
-            let folder = run_dir.join("plugins");
-            std::fs::create_dir_all(&folder).at("create", &folder)?;
-            let signature = signature(&file);
-            if signature.exists() {
-                let bytes = std::fs::read(&signature).at("read", &signature)?;
-                write_whole(&self::signature(&path), &bytes)?;
-            }
-            write_whole(&path, &bytes)?;
+    if !path.exists()
+        && let Some(file) = factory.file(id)
+    {
+        let bytes = std::fs::read(&file).at("read", &file)?;
+        let found = crate::run::ledger::hash(&bytes);
+        if found != id.digest {
+            let reason = format!("its file changed while the run began: SHA-256 {} before, {found} now", id.digest);
+            return Err(Error::LoadPlugin { kind: id.kind, plugin: id.name.clone(), source: reason.into() });
         }
+        let folder = run_dir.join("plugins");
+        std::fs::create_dir_all(&folder).at("create", &folder)?;
+        let signature = signature(&file);
+        if signature.exists() {
+            let bytes = std::fs::read(&signature).at("read", &signature)?;
+            write_whole(&self::signature(&path), &bytes)?;
+        }
+        write_whole(&path, &bytes)?;
     }
     let mut all = read_plugins_lock(run_dir)?;
     if !all.contains(&locked) {

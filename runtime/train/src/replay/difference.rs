@@ -163,7 +163,7 @@ pub(super) fn step(names: &[String], recorded: &StepRecord, now: &StepRecord) ->
 fn listed<T: Serialize>(value: Compared, a: &[T], b: &[T]) -> Vec<(bool, Cell)> {
     let cell = |i: usize| {
         let (a, b) = (json!(a.get(i)), json!(b.get(i)));
-        (a.to_string() == b.to_string(), (value.clone(), a, b))
+        (a == b, (value.clone(), a, b))
     };
     (0..a.len().max(b.len())).map(cell).collect()
 }

@@ -129,7 +129,8 @@ fn interpreter(folder: Option<&Path>) -> Result<PathBuf> {
 
 /// Runs a part of the set-up; `what` names it in errors.
 fn run(command: &mut Command, what: &str) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{:?}`", command.get_program()))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{}`", command.get_program().display()))?;
     if output.status.success() {
         return Ok(());
     }

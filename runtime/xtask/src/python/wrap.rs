@@ -59,7 +59,7 @@ fn files(wrap: &Wrap) -> Result<[(&'static str, String); 3]> {
     let columns: serde_json::Map<_, _> =
         wrap.columns.iter().map(|(parameter, column)| (parameter.clone(), column.as_str().into())).collect();
     // JSON's texts and objects of texts are Python's, too.
-    let style = wrap.style.as_ref().map_or("None".to_owned(), |style| json(style));
+    let style = wrap.style.as_ref().map_or("None".to_owned(), json);
     let (name, function) = (json(&wrap.name), &wrap.function);
     let module_text = format!(
         "import {module}\nfrom plumb_sdk import wrap\n\n\

@@ -1,7 +1,8 @@
 //! A judge that takes the path its configuration names.
 
 use plumb_sdk::judge::{
-    Ask, Batch, Descriptor, Fault, Generated, Judge, MatrixVerdicts, PairVerdicts, Part, Question, RowFault, Sampling, Texts, Turn, Verdicts,
+    Ask, Batch, Descriptor, Fault, Generated, Judge, MatrixVerdicts, PairVerdicts, Part, Question, RowFault, Sampling, Texts,
+    Turn, Verdicts,
 };
 
 #[derive(serde::Deserialize)]

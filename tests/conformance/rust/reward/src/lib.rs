@@ -46,7 +46,8 @@ impl BatchReward for Conformance {
             kv::delete(&format!("step/{}", batch.step() - 1));
         }
         let mut rewards = Rewards::default();
-        let mut marks = Spans { name: "marks".into(), unit: Unit::Char, rows: vec![], starts: vec![], stops: vec![], values: vec![] };
+        let mut marks =
+            Spans { name: "marks".into(), unit: Unit::Char, rows: vec![], starts: vec![], stops: vec![], values: vec![] };
         let mut tail = Spans { name: "tail".into(), unit: Unit::Token, ..marks.clone() };
         for row in batch.iter() {
             let score = self.score_row(&row, seen);
