@@ -93,7 +93,7 @@ impl Judge for Rubric {
         let prompts = (0..batch.rows()).map(|row| self.prompt(batch, row)).collect::<Result<Vec<_>, Fault>>()?;
         let asked: Texts = prompts.iter().flatten().collect();
         if asked.is_empty() {
-            return Ok(Turn::Done(self.verdicts(batch, &Generated::default())?));
+            return Ok(Turn::Done(self.verdicts(batch, &Generated::default())));
         }
         let Config { model, samples, temperature, max_tokens, .. } = &self.config;
         let sampling = Sampling { count: *samples, temperature: *temperature, ..Sampling::greedy(*max_tokens) };
@@ -104,7 +104,7 @@ impl Judge for Rubric {
 
     fn resume(&self, batch: &Batch, _: &[u8], answers: &[Generated]) -> Result<Turn, Fault> {
         let answer = answers.first().ok_or_else(|| Fault::new("no-answer", "the question has no answer"))?;
-        Ok(Turn::Done(self.verdicts(batch, answer)?))
+        Ok(Turn::Done(self.verdicts(batch, answer)))
     }
 }
 // ANCHOR_END: judge
@@ -133,7 +133,7 @@ impl Rubric {
         Ok(Some(fill(template, &fields)))
     }
 
-    fn verdicts(&self, batch: &Batch, answer: &Generated) -> Result<Verdicts, Fault> {
+    fn verdicts(&self, batch: &Batch, answer: &Generated) -> Verdicts {
         let (rows, samples) = (batch.rows(), self.config.samples as usize);
         let (mut scores, mut read, mut rationales, mut faults) =
             (vec![f64::NAN; rows], vec![f64::NAN; rows], Texts::default(), Vec::new());
@@ -157,13 +157,13 @@ impl Rubric {
                 scores[row] = grades.iter().sum::<f64>() / grades.len() as f64;
             }
         }
-        Ok(Verdicts {
+        Verdicts {
             scores: Some(scores),
             rationales: Some(rationales),
             parts: vec![Part::new("grades_read", read)],
             faults,
             ..Verdicts::default()
-        })
+        }
     }
 
     /// The last grade in double brackets, if it is a whole number of the scale.
