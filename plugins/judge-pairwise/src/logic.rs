@@ -127,7 +127,7 @@ impl Tally {
         else {
             return None;
         };
-        Some((forth + back) / 2.0)
+        Some(f64::midpoint(forth, back))
     }
 
     /// How much more the first row wins when it stands first: 0 for a judge that does not look at the order.
@@ -351,7 +351,7 @@ mod tests {
         // First order: one win, one unreadable. Second order: a loss of the first row, and a tie.
         let answer = Generated { text: ["[[A]]", "?", "[[A]]", "[[C]]"].into_iter().collect(), ..Generated::default() };
         let Turn::Done(verdicts) = judge.resume(&data.batch(), &[], &[answer]).unwrap() else { panic!("one turn is all") };
-        assert_eq!(verdicts.pairs.unwrap().probability, [(1.0 + 0.25) / 2.0]);
+        assert_eq!(verdicts.pairs.unwrap().probability, [f64::midpoint(1.0, 0.25)]);
         assert_eq!(verdicts.parts[0].values, [0.75; 2]);
     }
 
