@@ -5,6 +5,9 @@
 //! - `plugin_call/texts/bytes`: a text column into a running guest, where the SDK checks that it is UTF-8.
 //! - `plugin_call/fresh/rows`: as `numbers` with everything a run pays: copying the batch for the worker, the way to the worker
 //!   and back, a fresh instance and its `init`.
+//! - `plugin_call/started/rows`: its part on the calling thread: a fresh instance, its `init` and the call.
+//! - `plugin_call/handoff/rows`: its part without a plugin: the copy, and the way to a thread that sleeps and back, which is the
+//!   machine's and depends on how deep its cores sleep.
 //! - `plugin_call/native/rows`: the copies that a native function with the same interface makes, to compare.
 //!
 //! `cargo bench --bench plugin_call`, after `cargo xtask guests`.
@@ -13,8 +16,10 @@
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use crossbeam::channel::bounded;
 use plumb_core::{Batch, Column, PluginKind};
 use plumb_host::{Host, HostOptions, LoadRequest, LoadedPlugin};
 
@@ -62,6 +67,20 @@ fn calls(c: &mut Criterion) {
             let answer: Vec<f64> = black_box(values).clone();
             answer.iter().all(|value| value.is_finite()).then_some(answer)
         });
+    });
+    group.bench_function(BenchmarkId::new("started", rows), |b| {
+        b.iter(|| plugin.instance().and_then(|mut instance| instance.shape(black_box(&batch))));
+    });
+    group.bench_function(BenchmarkId::new("handoff", rows), |b| {
+        let (jobs, queue) = bounded::<Arc<Batch>>(1);
+        let (answers, done) = bounded(1);
+        let worker = thread::spawn(move || queue.into_iter().try_for_each(|batch| answers.send(batch)));
+        b.iter(|| {
+            jobs.send(Arc::new(Batch::clone(black_box(&batch)))).expect("the worker runs");
+            done.recv()
+        });
+        drop(jobs);
+        worker.join().expect("the worker ends").expect("somebody waits for every answer");
     });
     let shaper = plugin.into_shaper().expect("it is a shaper");
     group.bench_function(BenchmarkId::new("fresh", rows), |b| b.iter(|| shaper.shape(black_box(&batch))));
