@@ -117,9 +117,13 @@ pub fn tool_outputs(answer: tooling::Outputs, rows: usize) -> Checked<ToolAnswer
         }
     }
     let texts = judging::texts("the outputs", answer.output, rows)?;
-    let outputs = (0..rows).map(|row| match faults.remove(&row) {
-        Some(fault) => Err(fault),
-        None => Ok(texts.get(row).unwrap_or_default().to_owned()),
+    let outputs = (0..rows).map(|row| match (faults.remove(&row), texts.get(row).unwrap_or_default()) {
+        (Some(fault), _) => Err(fault),
+        (None, text) if text.len() > limits::TOOL_OUTPUT_BYTES => {
+            let message = format!("an answer of {} bytes, limit {}", text.len(), limits::TOOL_OUTPUT_BYTES);
+            Err(ServiceFault::new("too-long", message))
+        }
+        (None, text) => Ok(text.to_owned()),
     });
     Ok(outputs.collect())
 }
@@ -262,9 +266,13 @@ pub fn code(code: String) -> Checked<String> {
 }
 
 /// Cuts a text that the host will keep.
-pub fn clip(mut text: String) -> String {
-    if text.len() > limits::MESSAGE_BYTES {
-        text.truncate(text.floor_char_boundary(limits::MESSAGE_BYTES));
+pub fn clip(text: String) -> String {
+    clip_to(limits::MESSAGE_BYTES, text)
+}
+
+fn clip_to(bytes: usize, mut text: String) -> String {
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes));
         text.push('…');
         text.shrink_to_fit();
     }

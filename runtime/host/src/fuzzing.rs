@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use plumb_core::{Batch, Column, Outcome, Ragged};
+use plumb_core::feedback::{Ask, Verdicts};
+use plumb_core::{Batch, Column, Outcome, Ragged, Turn};
 
 use crate::answer;
-use crate::bindings::{filtering, rewarding, shaping, types};
+use crate::bindings::{filtering, judging, rewarding, shaping, tooling, types};
 use crate::limits;
 use crate::snapshot::Snapshot;
 use crate::view::BatchView;
@@ -21,45 +22,122 @@ pub fn snapshot(bytes: &[u8]) {
 pub fn answers(bytes: &[u8]) {
     let mut input = Input(bytes);
     let batch = batch();
+    match input.byte() % 5 {
+        0 => rewards(&mut input, &batch),
+        1 => shaped(&mut input, &batch),
+        2 => decision(&mut input, &batch),
+        3 => turn(&mut input, &batch),
+        _ => outputs(&mut input, batch.rows()),
+    }
+}
+
+fn rewards(input: &mut Input, batch: &Arc<Batch>) {
     let rows = batch.rows();
-    match input.byte() % 3 {
-        0 => {
-            if let Ok(rewards) = answer::rewards(input.rewards(rows), &BatchView::new(Arc::clone(&batch))) {
-                assert_eq!(rewards.outcomes.len(), rows);
-                assert!(rewards.outcomes.iter().all(|outcome| outcome.value().is_none_or(usable)));
-                assert!(rewards.parts.iter().all(|(name, values)| name.len() <= limits::NAME_BYTES && values.len() == rows));
-                let faulty = |row: u32| !matches!(rewards.outcomes[row as usize], Outcome::Scored(_));
-                assert!(rewards.spans.iter().all(|span| span.start <= span.stop && usable(span.value) && !faulty(span.row)));
+    if let Ok(rewards) = answer::rewards(input.rewards(rows), &BatchView::new(Arc::clone(batch))) {
+        assert_eq!(rewards.outcomes.len(), rows);
+        assert!(rewards.outcomes.iter().all(|outcome| outcome.value().is_none_or(usable)));
+        assert!(rewards.parts.iter().all(|(name, values)| name.len() <= limits::NAME_BYTES && values.len() == rows));
+        let faulty = |row: u32| !matches!(rewards.outcomes[row as usize], Outcome::Scored(_));
+        assert!(rewards.spans.iter().all(|span| span.start <= span.stop && usable(span.value) && !faulty(span.row)));
+    }
+}
+
+fn shaped(input: &mut Input, batch: &Batch) {
+    let rows = batch.rows();
+    if let Ok(shaped) = answer::shaped(input.shaped(rows), batch) {
+        let faulty = |row: usize| shaped.faults.iter().any(|(at, _)| *at as usize == row);
+        assert!(shaped.faults.iter().all(|(row, _)| (*row as usize) < rows));
+        if let Some(values) = &shaped.values {
+            assert_eq!(values.len(), rows);
+            assert!(values.iter().enumerate().all(|(row, value)| usable(*value) || faulty(row)));
+        }
+        if let Some(tokens) = &shaped.token_values {
+            assert!((0..rows).all(|row| faulty(row) || tokens.row(row).len() == row));
+        }
+    }
+}
+
+fn decision(input: &mut Input, batch: &Batch) {
+    let rows = batch.rows();
+    if let Ok(decision) = answer::decision(input.decision(rows), batch) {
+        assert_eq!(decision.keep.len(), rows);
+        let row = |row: u32| (row as usize) < rows;
+        assert!(decision.weights.iter().flatten().all(|weight| usable(*weight) && *weight >= 0.0));
+        assert!(decision.regenerate.iter().all(|group| (*group as usize) < batch.group_ends.len()));
+        assert!(decision.reasons.iter().all(|(at, _)| row(*at)));
+        assert!(decision.relabels.iter().all(|relabel| relabel.rows.iter().all(|(at, _)| row(*at))));
+        if let Some(pairs) = &decision.pairs {
+            assert!(pairs.chosen.iter().chain(&pairs.rejected).all(|at| row(*at)));
+            assert!(pairs.probability.iter().all(|p| (0.0..=1.0).contains(p)));
+            assert!([pairs.rejected.len(), pairs.margin.len(), pairs.level.len()] == [pairs.chosen.len(); 3]);
+        }
+    }
+}
+
+/// What `begin` and `resume` return alike.
+fn turn(input: &mut Input, batch: &Batch) {
+    match answer::turn(input.turn(batch), batch) {
+        Ok(Turn::Ask(Ask { questions, memo })) => {
+            assert!(memo.len() <= limits::MEMO_BYTES && questions.len() <= limits::QUESTIONS);
+            let prompts: usize = questions.iter().map(|question| question.prompts.len()).sum();
+            assert!((1..=limits::PROMPTS).contains(&prompts));
+            for question in &questions {
+                assert!((0..question.prompts.len()).all(|row| question.prompts.get(row).is_some()));
+                let sampling = &question.sampling;
+                assert!(sampling.max_tokens > 0 && (1..=limits::COMPLETIONS).contains(&sampling.count));
+                assert!(sampling.temperature >= 0.0 && sampling.temperature.is_finite());
+                assert!(sampling.top_p > 0.0 && sampling.top_p <= 1.0 && sampling.stop.len() <= limits::STOPS);
             }
         }
-        1 => {
-            if let Ok(shaped) = answer::shaped(input.shaped(rows), &batch) {
-                let faulty = |row: usize| shaped.faults.iter().any(|(at, _)| *at as usize == row);
-                assert!(shaped.faults.iter().all(|(row, _)| (*row as usize) < rows));
-                if let Some(values) = &shaped.values {
-                    assert_eq!(values.len(), rows);
-                    assert!(values.iter().enumerate().all(|(row, value)| usable(*value) || faulty(row)));
-                }
-                if let Some(tokens) = &shaped.token_values {
-                    assert!((0..rows).all(|row| faulty(row) || tokens.row(row).len() == row));
-                }
+        Ok(Turn::Done(verdicts)) => verdicts_fit(&verdicts, batch),
+        Err(_) => {}
+    }
+}
+
+fn verdicts_fit(verdicts: &Verdicts, batch: &Batch) {
+    let rows = batch.rows();
+    let Verdicts { scores, pairs, matrices, rationales, parts, faults } = verdicts;
+    let faulty = |row: usize| faults.iter().any(|(at, _)| *at as usize == row);
+    assert!(scores.is_some() || pairs.is_some() || matrices.is_some() || (0..rows).all(faulty));
+    assert!(faults.iter().all(|(row, _)| (*row as usize) < rows));
+    assert!(parts.iter().all(|(name, values)| name.len() <= limits::NAME_BYTES && values.len() == rows));
+    if let Some(scores) = scores {
+        assert_eq!(scores.len(), rows);
+        assert!(scores.iter().enumerate().all(|(row, score)| if faulty(row) { score.is_nan() } else { usable(*score) }));
+    }
+    if let Some(pairs) = pairs {
+        assert!([pairs.second.len(), pairs.probability.len()] == [pairs.first.len(); 2]);
+        assert!(pairs.first.iter().zip(&pairs.second).all(|(a, b)| a != b && (*a.max(b) as usize) < rows));
+        assert!(pairs.probability.iter().all(|p| (0.0..=1.0).contains(p)));
+    }
+    if let Some(matrices) = matrices {
+        let (mut values, mut readable) = (matrices.values.as_slice(), matrices.readable.as_slice());
+        for n in batch.groups().map(|group| group.len()) {
+            let (entries, flags);
+            (entries, values) = values.split_at(n * n);
+            (flags, readable) = readable.split_at(n * n);
+            for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                let (at, across) = (i * n + j, j * n + i);
+                assert!(usable(entries[at]) && entries[at] == -entries[across]);
+                assert!(flags[at] == flags[across] && (flags[at] || entries[at] == 0.0));
             }
         }
-        _ => {
-            if let Ok(decision) = answer::decision(input.decision(rows), &batch) {
-                assert_eq!(decision.keep.len(), rows);
-                let row = |row: u32| (row as usize) < rows;
-                assert!(decision.weights.iter().flatten().all(|weight| usable(*weight) && *weight >= 0.0));
-                assert!(decision.regenerate.iter().all(|group| (*group as usize) < batch.group_ends.len()));
-                assert!(decision.reasons.iter().all(|(at, _)| row(*at)));
-                assert!(decision.relabels.iter().all(|relabel| relabel.rows.iter().all(|(at, _)| row(*at))));
-                if let Some(pairs) = &decision.pairs {
-                    assert!(pairs.chosen.iter().chain(&pairs.rejected).all(|at| row(*at)));
-                    assert!(pairs.probability.iter().all(|p| (0.0..=1.0).contains(p)));
-                    assert!([pairs.rejected.len(), pairs.margin.len(), pairs.level.len()] == [pairs.chosen.len(); 3]);
-                }
-            }
-        }
+        assert!(values.is_empty() && readable.is_empty());
+    }
+    if let Some(rationales) = rationales {
+        assert!(rationales.len() == rows && (0..rows).all(|row| rationales.get(row).is_some()));
+    }
+}
+
+fn outputs(input: &mut Input, rows: usize) {
+    let answer = tooling::Outputs { output: input.texts(rows), faults: input.row_faults() };
+    let faulty: Vec<usize> = answer.faults.iter().map(|fault| fault.row as usize).collect();
+    if let Ok(outputs) = answer::tool_outputs(answer, rows) {
+        assert_eq!(outputs.len(), rows);
+        assert!(outputs.iter().enumerate().all(|(row, output)| output.is_err() == faulty.contains(&row)));
+        let kept = limits::MESSAGE_BYTES + '…'.len_utf8();
+        let faults = outputs.iter().filter_map(|output| output.as_ref().err());
+        assert!(faults.into_iter().all(|fault| fault.code.len() <= limits::CODE_BYTES && fault.message.len() <= kept));
     }
 }
 
@@ -205,6 +283,71 @@ impl Input<'_> {
             regenerate: self.few(Self::u32),
             parts: self.parts(rows),
             reasons: self.few(|input| (input.u32(), input.name())),
+        }
+    }
+
+    fn turn(&mut self, batch: &Batch) -> judging::Turn {
+        if self.byte() % 2 == 0 {
+            judging::Turn::Done(self.verdicts(batch))
+        } else {
+            let questions = self.list(1, |input| judging::Question {
+                model: input.name(),
+                prompts: input.prompts(),
+                params: input.sampling(),
+            });
+            judging::Turn::Ask(judging::Ask { questions, memo: self.few(Self::byte) })
+        }
+    }
+
+    /// Texts of a byte each, or whatever.
+    fn prompts(&mut self) -> types::Texts {
+        match self.byte() {
+            0..=127 => {
+                let bytes = self.few(Self::byte);
+                types::Texts { ends: (1..=bytes.len() as u32).collect(), bytes }
+            }
+            other => self.texts(usize::from(other % 4)),
+        }
+    }
+
+    fn sampling(&mut self) -> types::Sampling {
+        types::Sampling {
+            max_tokens: self.u32(),
+            temperature: self.f64() as f32,
+            top_p: self.f64() as f32,
+            count: self.u32(),
+            seed: u64::from(self.u32()),
+            stop: self.few(Self::name),
+            extra: self.few(|input| (input.name(), input.name())),
+        }
+    }
+
+    fn verdicts(&mut self, batch: &Batch) -> judging::Verdicts {
+        let rows = batch.rows();
+        let entries = batch.groups().map(|group| group.len() * group.len()).sum();
+        judging::Verdicts {
+            scores: self.maybe(|input| input.list(rows, Self::f64)),
+            pairs: self.maybe(|input| {
+                let n = usize::from(input.byte() % 4);
+                judging::PairVerdicts {
+                    first: input.list(n, Self::u32),
+                    second: input.list(n, Self::u32),
+                    probability: input.list(n, Self::f64),
+                }
+            }),
+            matrices: self.maybe(|input| judging::MatrixVerdicts {
+                values: input.list(entries, |input| match input.byte() {
+                    // Skew-symmetric ones are likely: most entries are 0, the diagonal among them.
+                    0..=199 => 0.0,
+                    200..=219 => 1.0,
+                    220..=239 => -1.0,
+                    _ => input.f64(),
+                }),
+                readable: input.list(entries, |input| u8::from(input.byte() < 200)),
+            }),
+            rationales: self.maybe(|input| input.texts(rows)),
+            parts: self.parts(rows),
+            faults: self.row_faults(),
         }
     }
 }

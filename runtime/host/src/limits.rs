@@ -67,18 +67,26 @@ pub const CODES: usize = 64;
 
 /// Tokens per row of a call that models may read and write for a plugin.
 pub const TOKENS_PER_ROW: u64 = 4096;
+/// Bytes of the longest token of common vocabularies, a run of spaces: a text has no fewer tokens than one for so many bytes.
+pub const TOKEN_BYTES: u64 = 128;
+/// Fuel of each byte that a model's tokenizer reads, which takes about a hundred times what copying it does.
+pub const TOKENIZER_FUEL: usize = 100;
 /// Prompts of a question and, all together, of a judge's turn.
 pub const PROMPTS: usize = 1 << 16;
 /// Completions per prompt.
 pub const COMPLETIONS: u32 = 1024;
-/// Texts that end a completion.
+/// Texts that end a completion, and further settings of how to sample it. Each has [`NAME_BYTES`] at most.
 pub const STOPS: usize = 16;
 /// Questions of a judge's turn: each is of one model with one way to sample.
 pub const QUESTIONS: usize = 64;
 /// Bytes that a judge hands on from turn to turn.
 pub const MEMO_BYTES: usize = 4 << 20;
+/// Bytes of a judge's rationale for a row, which goes into the run's records. Longer ones are cut.
+pub const RATIONALE_BYTES: usize = 16 << 10;
 /// Calls of tools per row of a plugin's call.
 pub const TOOL_CALLS_PER_ROW: usize = 64;
+/// Bytes of a tool plugin's answer to a row, which must find room in the memory of whoever asked.
+pub const TOOL_OUTPUT_BYTES: usize = 1 << 20;
 
 /// Log lines of a call; more are dropped and counted.
 pub const LOG_LINES: usize = 100;

@@ -54,6 +54,8 @@ impl Services {
         let mut budget = Budget::new(self.budget(rows));
         for question in questions {
             self.check_model(&question.model)?;
+            // Tokenizing costs far more than counting bytes does.
+            budget.check(question.prompts.bytes.len() as u64 / limits::TOKEN_BYTES)?;
             budget.charge(self.most_tokens(question)?)?;
         }
         Ok(())
@@ -86,6 +88,8 @@ fn granted(what: &str, name: &str, names: &[String], key: &str) -> Result<(), Se
     }
     let have = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let have = if have.is_empty() { "none".to_owned() } else { have };
+    // Whatever the guest made up is no longer than a name.
+    let name: String = name.chars().take(limits::NAME_BYTES).collect();
     let message =
         format!("{what} `{name}` is not granted to this plugin (granted: {have}); add it to `grants.{key}` in the recipe");
     Err(ServiceFault::new("denied", message))
@@ -172,6 +176,11 @@ impl Context {
     pub fn open_services(&mut self, rows: usize) {
         let tokens = Budget::new(self.services.budget(rows));
         self.asking.open = Some(Open { tokens, tool_calls_left: rows.saturating_mul(limits::TOOL_CALLS_PER_ROW) });
+    }
+
+    /// Pays for a question of that many bytes, which a tokenizer reads even if the answer is that there are too many.
+    fn pay_question(&mut self, model: &str, bytes: usize) -> wasmtime::Result<()> {
+        self.meter.pay(bytes.saturating_mul(limits::TOKENIZER_FUEL).saturating_add(model.len()))
     }
 
     /// Ends what [`Context::open_services`] began.
@@ -307,6 +316,11 @@ pub fn sampling(params: types::Sampling) -> Result<Sampling, ServiceFault> {
     if stop.len() > limits::STOPS || stop.iter().any(String::is_empty) {
         return wrong(format!("{} texts in `stop`: at most {}, none of them empty", stop.len(), limits::STOPS));
     }
+    let settings = extra.iter().flat_map(|(name, value)| [name, value]);
+    if extra.len() > limits::STOPS || stop.iter().chain(settings).any(|text| text.len() > limits::NAME_BYTES) {
+        let (texts, bytes) = (limits::STOPS, limits::NAME_BYTES);
+        return wrong(format!("`stop` and `extra` may hold {texts} texts and settings, each of at most {bytes} bytes"));
+    }
     Ok(Sampling { max_tokens, temperature, top_p, count, seed, stop, extra })
 }
 
@@ -334,7 +348,7 @@ type Asked<T> = wasmtime::Result<Result<T, Fault>>;
 
 impl models::Host for Context {
     fn generate(&mut self, model: String, prompts: types::Texts, params: types::Sampling) -> Asked<types::Generated> {
-        self.meter.pay(prompts.bytes())?;
+        self.pay_question(&model, prompts.bytes())?;
         Ok((|| {
             let question = Question { model, prompts: texts("prompts", prompts)?, sampling: sampling(params)? };
             Context::generate(self, &question)
@@ -342,7 +356,7 @@ impl models::Host for Context {
     }
 
     fn logprobs(&mut self, model: String, prompts: types::Texts, continuations: types::Texts) -> Asked<types::RaggedF32> {
-        self.meter.pay(prompts.bytes() + continuations.bytes())?;
+        self.pay_question(&model, prompts.bytes() + continuations.bytes())?;
         Ok((|| {
             let (prompts, continuations) = (texts("prompts", prompts)?, texts("continuations", continuations)?);
             same_rows(prompts.len(), continuations.len())?;
@@ -360,7 +374,7 @@ impl models::Host for Context {
     }
 
     fn token_logprobs(&mut self, model: String, prompts: types::Texts, tokens: types::RaggedU32) -> Asked<types::RaggedF32> {
-        self.meter.pay(prompts.bytes() + tokens.bytes())?;
+        self.pay_question(&model, prompts.bytes() + tokens.bytes())?;
         Ok((|| {
             let prompts = texts("prompts", prompts)?;
             same_rows(prompts.len(), tokens.ends.len())?;
@@ -381,7 +395,7 @@ impl models::Host for Context {
     }
 
     fn choice_logprobs(&mut self, model: String, prompts: types::Texts, choices: Vec<String>) -> Asked<Vec<f64>> {
-        self.meter.pay(prompts.bytes() + choices.bytes())?;
+        self.pay_question(&model, prompts.bytes() + choices.bytes())?;
         Ok((|| {
             let prompts = texts("prompts", prompts)?;
             let rows = prompts.len();
@@ -399,7 +413,7 @@ impl models::Host for Context {
     }
 
     fn score(&mut self, model: String, prompts: types::Texts, continuations: types::Texts) -> Asked<Vec<types::NamedF64>> {
-        self.meter.pay(prompts.bytes() + continuations.bytes())?;
+        self.pay_question(&model, prompts.bytes() + continuations.bytes())?;
         Ok((|| {
             let (prompts, continuations) = (texts("prompts", prompts)?, texts("continuations", continuations)?);
             same_rows(prompts.len(), continuations.len())?;
@@ -421,7 +435,7 @@ impl models::Host for Context {
     }
 
     fn embed(&mut self, model: String, inputs: types::Texts) -> Asked<(u32, Vec<f32>)> {
-        self.meter.pay(inputs.bytes())?;
+        self.pay_question(&model, inputs.bytes())?;
         Ok((|| {
             let inputs = texts("inputs", inputs)?;
             let rows = inputs.len();
@@ -440,8 +454,12 @@ impl models::Host for Context {
 
 impl tools::Host for Context {
     fn call(&mut self, tool: String, json_arguments: types::Texts) -> Asked<tools::ToolResults> {
-        self.meter.pay(json_arguments.bytes())?;
-        Ok(texts("json-arguments", json_arguments).and_then(|arguments| self.call_tool(&tool, &arguments)))
+        self.meter.pay(tool.len() + json_arguments.bytes())?;
+        let results = texts("json-arguments", json_arguments).and_then(|arguments| self.call_tool(&tool, &arguments));
+        if let Ok(results) = &results {
+            self.meter.pay(results.output.bytes())?;
+        }
+        Ok(results)
     }
 }
 
@@ -466,6 +484,8 @@ mod tests {
         let fault = granted("model", "policy", &names, "models").unwrap_err();
         assert_eq!(fault.code, "denied");
         assert!(fault.message.contains("`policy`") && fault.message.contains("granted: `reference`"), "{}", fault.message);
+        let fault = granted("model", &"m".repeat(1 << 20), &names, "models").unwrap_err();
+        assert!(fault.message.len() < 1000, "{} bytes", fault.message.len());
     }
 
     #[test]
@@ -505,5 +525,11 @@ mod tests {
         ] {
             assert!(sampling(wrong).is_err());
         }
+        // They are part of the digest of every prompt.
+        let long = || "l".repeat(limits::NAME_BYTES + 1);
+        let stop = types::Sampling { stop: vec![long()], ..params(1, 0.0, 1.0, 1) };
+        let setting = types::Sampling { extra: vec![("top_k".into(), long())], ..params(1, 0.0, 1.0, 1) };
+        let many = types::Sampling { extra: vec![("top_k".into(), "1".into()); limits::STOPS + 1], ..params(1, 0.0, 1.0, 1) };
+        assert!([stop, setting, many].into_iter().all(|wrong| sampling(wrong).is_err()));
     }
 }

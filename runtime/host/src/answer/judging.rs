@@ -4,7 +4,7 @@ use plumb_core::feedback::{Ask, MatrixVerdicts, PairVerdicts, Turn, Verdicts};
 use plumb_core::services::Question;
 use plumb_core::{Batch, PluginFault, Texts};
 
-use super::{Checked, at_most, bad, count, ends, finite, in_range, parts, row_faults};
+use super::{Checked, at_most, bad, clip_to, count, ends, in_range, parts, row_faults, usable};
 use crate::bindings::{judging, types};
 use crate::limits;
 use crate::services;
@@ -45,7 +45,7 @@ fn verdicts(answer: judging::Verdicts, batch: &Batch) -> Checked<Verdicts> {
     let scores = match answer.scores {
         Some(mut scores) => {
             count("scores", rows, scores.len())?;
-            finite("the score", &scores, faulty)?;
+            usable("the score", &scores, faulty)?;
             faults.keys().for_each(|&row| scores[row] = f64::NAN);
             Some(scores)
         }
@@ -55,7 +55,7 @@ fn verdicts(answer: judging::Verdicts, batch: &Batch) -> Checked<Verdicts> {
         scores,
         pairs: answer.pairs.map(|pairs| check_pairs(pairs, rows)).transpose()?,
         matrices: answer.matrices.map(|matrices| check_matrices(matrices, batch)).transpose()?,
-        rationales: answer.rationales.map(|rationales| texts("the rationales", rationales, rows)).transpose()?,
+        rationales: answer.rationales.map(|rationales| check_rationales(rationales, rows)).transpose()?,
         parts: parts(answer.parts, rows, faulty)?,
         faults: faults.into_iter().map(|(row, fault)| (row as u32, fault)).collect(),
     })
@@ -109,11 +109,20 @@ fn check_matrices(matrices: judging::MatrixVerdicts, batch: &Batch) -> Checked<M
                         "matrix of group {group} with {a} at ({i}, {j}) and {b} at ({j}, {i}): it must be skew-symmetric"
                     ));
                 }
+                if a.abs() > limits::MAGNITUDE {
+                    return bad(format!("{a:e} at ({i}, {j}) of the matrix of group {group}, limit ±{:e}", limits::MAGNITUDE));
+                }
             }
         }
         start += n * n;
     }
     Ok(MatrixVerdicts { values, readable: readable.into_iter().map(|flag| flag == 1).collect() })
+}
+
+fn check_rationales(rationales: types::Texts, rows: usize) -> Checked<Texts> {
+    let rationales = texts("the rationales", rationales, rows)?;
+    let cut = |row| clip_to(limits::RATIONALE_BYTES, rationales.get(row).unwrap_or_default().to_owned());
+    Ok((0..rows).map(cut).collect())
 }
 
 /// A text per row, all of them UTF-8.
@@ -154,6 +163,8 @@ mod tests {
         let answer = judging::Verdicts { scores: Some(vec![1.0, f64::INFINITY, 3.0]), faults: vec![fault(1)], ..none() };
         let scores = verdicts(answer, &batch()).unwrap().scores.unwrap();
         assert!(scores[0] == 1.0 && scores[1].is_nan() && scores[2] == 3.0);
+        let huge = judging::Verdicts { scores: Some(vec![1.0, 2.0, 1e300]), ..none() };
+        assert_eq!(verdicts(huge, &batch()).unwrap_err().code(), "bad_output");
         let infinite = judging::Verdicts { scores: Some(vec![1.0, f64::INFINITY, 3.0]), ..none() };
         assert!(matches!(verdicts(infinite, &batch()), Err(PluginFault::NonFinite { row: 1, .. })));
         let short = judging::Verdicts { scores: Some(vec![1.0]), ..none() };
@@ -189,6 +200,7 @@ mod tests {
         for (values, readable) in [
             ([0.0, 1.0, 1.0, 0.0, 0.0], [1; 5]),
             ([0.0, 1.0, -1.0, 0.0, 3.0], [1; 5]),
+            ([0.0, 1e300, -1e300, 0.0, 0.0], [1; 5]),
             ([0.0, f64::NAN, f64::NAN, 0.0, 0.0], [1; 5]),
             ([0.0, f64::INFINITY, f64::NEG_INFINITY, 0.0, 0.0], [1; 5]),
             ([0.0, 1.0, -1.0, 0.0, 0.0], [1, 0, 1, 1, 1]),
@@ -206,6 +218,9 @@ mod tests {
         };
         assert_eq!(rationales(b"abc", &[1, 2, 3]).unwrap().rationales.unwrap().get(2), Some("c"));
         assert!(rationales(b"abc", &[1, 3]).is_err() && rationales(b"ab\xff", &[1, 2, 3]).is_err());
+        let long = "é".repeat(limits::RATIONALE_BYTES);
+        let cut = rationales(long.as_bytes(), &[0, 0, long.len() as u32]).unwrap().rationales.unwrap();
+        assert_eq!((cut.get(0), cut.bytes.len()), (Some(""), limits::RATIONALE_BYTES + '…'.len_utf8()));
     }
 
     #[test]
