@@ -92,8 +92,8 @@ impl Diagnostic {
             return;
         }
         let (red, cyan, off) = if output.color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
-        eprintln!("{red}error{off}: {}", self.message);
-        self.causes.iter().for_each(|cause| eprintln!("  cause: {cause}"));
+        eprintln!("{red}error{off}: {}", printable(&self.message));
+        self.causes.iter().for_each(|cause| eprintln!("  cause: {}", printable(cause)));
         if let Some(place) = &self.place {
             eprintln!("  where: {place}");
         }
@@ -101,6 +101,13 @@ impl Diagnostic {
             eprintln!("\n{cyan}hint{off}: {hint}");
         }
     }
+}
+
+/// Text for a terminal. Messages may hold what a plugin or a model wrote, so that control characters besides line breaks are written
+/// out.
+pub fn printable(text: &str) -> String {
+    let plain = |c: char| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(plain).collect()
 }
 
 /// Whether an error is only that the reader of our output went away.

@@ -301,6 +301,10 @@ fn finite(what: &str, values: &[f64], faulty: impl Fn(usize) -> bool) -> Checked
 
 /// Finite, and of a size that a loss can work with.
 fn usable(what: &str, values: &[f64], faulty: impl Fn(usize) -> bool + Copy) -> Checked<()> {
+    // NaN fails this too. One pass for all answers that are right.
+    if values.iter().all(|value| value.abs() <= limits::MAGNITUDE) {
+        return Ok(());
+    }
     finite(what, values, faulty)?;
     match values.iter().enumerate().find(|(row, value)| value.abs() > limits::MAGNITUDE && !faulty(*row)) {
         Some((row, value)) => too_large(what, row, *value),

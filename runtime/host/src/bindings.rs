@@ -13,7 +13,7 @@ mod generated {
                 include plumb:align/filter@0.1.1;
                 include plumb:align/judge@0.1.1;
                 include plumb:align/tool@0.1.1;
-                include plumb:align/stateful@0.1.1;
+                include plumb:align/mergeable@0.1.1;
                 import plumb:align/models@0.1.1;
                 import plumb:align/tools@0.1.1;
             }
@@ -24,7 +24,7 @@ mod generated {
     });
 }
 
-pub use generated::exports::plumb::align::{filtering, judging, lifecycle, rewarding, shaping, state, tooling};
+pub use generated::exports::plumb::align::{filtering, judging, lifecycle, merging, rewarding, shaping, state, tooling};
 pub use generated::plumb::align::{config, data, kv, log, metrics, models, random, tools, types};
 
 /// Version of `plumb:align` that this host speaks; it serves components built for any 0.1.x that use no more than this.

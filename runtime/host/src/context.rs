@@ -140,6 +140,8 @@ pub struct MemoryLimit {
     bytes: usize,
     used: usize,
     table_elements: usize,
+    /// `used` and `table_elements` before the last growth, which may fail after it was allowed.
+    before: (usize, usize),
     /// What all memories would have had to hold, in bytes, when the guest was denied memory last: a trap that follows is its
     /// allocator giving up.
     pub denied: Option<usize>,
@@ -148,7 +150,7 @@ pub struct MemoryLimit {
 impl MemoryLimit {
     fn new(memory_mib: u64) -> Self {
         let bytes = usize::try_from(memory_mib << 20).unwrap_or(usize::MAX);
-        MemoryLimit { bytes, used: 0, table_elements: 0, denied: None }
+        MemoryLimit { bytes, used: 0, table_elements: 0, before: (0, 0), denied: None }
     }
 }
 
@@ -159,17 +161,27 @@ impl ResourceLimiter for MemoryLimit {
             self.denied = Some(used);
             return Ok(false);
         }
-        self.used = used;
+        self.before.0 = std::mem::replace(&mut self.used, used);
         Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.used = self.before.0;
+        Ok(())
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let elements = self.table_elements.saturating_sub(current).saturating_add(desired);
         let fits = elements <= limits::TABLE_ELEMENTS;
         if fits {
-            self.table_elements = elements;
+            self.before.1 = std::mem::replace(&mut self.table_elements, elements);
         }
         Ok(fits)
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.table_elements = self.before.1;
+        Ok(())
     }
 
     fn instances(&self) -> usize {

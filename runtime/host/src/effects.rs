@@ -6,6 +6,9 @@ use crate::kv;
 use crate::limits;
 use crate::tally::Tally;
 
+/// Bytes that a state counts besides its own: an empty one has to be merged too.
+const STATE_BYTES: usize = 64;
+
 /// What a successful call left behind; takes effect when the step ends.
 #[derive(Default)]
 pub struct Effects {
@@ -15,11 +18,13 @@ pub struct Effects {
     pub writes: kv::Writes,
     /// Metrics.
     pub metrics: Tally,
+    /// What the guest saved after the call, where calls are made side by side.
+    pub state: Option<Vec<u8>>,
 }
 
 impl Effects {
     fn bytes(&self) -> usize {
-        kv::written(&self.writes) + self.metrics.bytes()
+        kv::written(&self.writes) + self.metrics.bytes() + self.state.as_ref().map_or(0, |state| STATE_BYTES + state.len())
     }
 }
 

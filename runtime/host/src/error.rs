@@ -144,7 +144,11 @@ pub enum Error {
     /// A plugin exports `state` whose kind cannot have one.
     #[error(
         "{kind} plugin `{plugin}` exports `state`, but calls of its kind are made side by side and have no order; {}",
-        if *kind == PluginKind::Tool { "a tool keeps nothing" } else { "keep values in `kv`" }
+        match kind {
+            PluginKind::Reward => "export `merging` too, which makes one state of those after each call, or keep values in `kv`",
+            PluginKind::Tool => "a tool keeps nothing",
+            _ => "keep values in `kv`",
+        }
     )]
     Stateful {
         /// Which plugin.

@@ -1,6 +1,7 @@
 //! The host: an engine, its workers, and how plugins get in.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::inspect::{Inspection, inspect};
 use crate::instance::{CallError, Code, Instance};
 use crate::kv;
-use crate::limits::EffectiveLimits;
+use crate::limits::{self, EffectiveLimits};
 use crate::manifest::Manifest;
 use crate::plugin::WasmPlugin;
 use crate::pool::Pool;
@@ -96,7 +97,7 @@ impl LoadRequest {
 /// What plugins need as long as they live; its threads end with the last of them.
 pub struct Shared {
     pub pool: Pool,
-    _ticker: Ticker,
+    ticker: Arc<Ticker>,
 }
 
 /// Runs plugins.
@@ -127,7 +128,7 @@ impl Host {
                 None
             }
         });
-        let shared = Arc::new(Shared { pool: Pool::start(threads)?, _ticker: Ticker::start(&engine)? });
+        let shared = Arc::new(Shared { pool: Pool::start(threads)?, ticker: Arc::new(Ticker::start(&engine)?) });
         Ok(Host {
             shared,
             engine,
@@ -185,7 +186,7 @@ impl Host {
     pub fn load(&self, request: LoadRequest) -> Result<LoadedPlugin> {
         let (label, bytes) = match request.source {
             Source::Bytes(label, bytes) => (label, bytes),
-            Source::Path(path) => match std::fs::read(&path) {
+            Source::Path(path) => match read_at_most(&path, limits::COMPONENT_BYTES + 1) {
                 Ok(bytes) => (path.display().to_string(), bytes),
                 Err(source) => return Err(Error::Read { path, source }),
             },
@@ -196,7 +197,12 @@ impl Host {
             return Err(Error::WrongKind { plugin: label, expected: request.kind, found });
         }
         inspection.refuse_imports(&label, &request.grants)?;
-        if inspection.stateful && matches!(found, PluginKind::Reward | PluginKind::Judge | PluginKind::Tool) {
+        let keeps_state = match found {
+            PluginKind::Shaper | PluginKind::Filter => true,
+            PluginKind::Reward => inspection.merges,
+            PluginKind::Judge | PluginKind::Tool => false,
+        };
+        if inspection.stateful && !keeps_state {
             return Err(Error::Stateful { plugin: label, kind: found });
         }
         let manifest = inspection.manifest.clone();
@@ -249,6 +255,13 @@ impl Host {
     pub fn stats(&self) -> Vec<(PluginId, PluginStats)> {
         lock(&self.stats).iter().map(|(id, stats)| (id.clone(), lock(stats).clone())).collect()
     }
+}
+
+/// The beginning of a file, or all of it: what is longer than any component is refused by [`inspect`], however long it is.
+fn read_at_most(path: &Path, bytes: u64) -> std::io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    std::fs::File::open(path)?.take(bytes).read_to_end(&mut read)?;
+    Ok(read)
 }
 
 /// A plugin's first calls, on a worker.
@@ -388,7 +401,7 @@ impl LoadedPlugin {
     /// The tool.
     pub fn into_tool(self) -> Result<PluginTool> {
         let WasmPlugin { runner, shared } = &*self.expect(PluginKind::Tool)?;
-        Ok(PluginTool { runner: Arc::clone(runner), _shared: Arc::clone(shared) })
+        Ok(PluginTool { runner: Arc::clone(runner), _ticker: Arc::clone(&shared.ticker) })
     }
 
     /// One instance by itself, started and initialised, on the caller's thread: for measuring what a call costs without the

@@ -24,6 +24,8 @@ pub struct Inspection {
     pub wit_version: String,
     /// Whether it exports `state`: memory that the host carries from call to call.
     pub stateful: bool,
+    /// Whether it exports `merging`: one state of those after calls that were made side by side.
+    pub merges: bool,
     /// What it imports. It loads if all are granted.
     pub imports: Vec<Import>,
     /// Names of its exports.
@@ -68,12 +70,14 @@ pub fn inspect(plugin: &str, bytes: &[u8]) -> Result<Inspection> {
         return Err(Error::Manifest { plugin: plugin.to_owned(), message });
     }
     let wanted = manifest.as_ref().map(|manifest| manifest.limits.clone()).unwrap_or_default();
+    let exports = |of: &str| outline.exports.iter().any(|name| interface(name).is_some_and(|(name, _)| name == of));
     Ok(Inspection {
         digest: hex(&Sha256::digest(bytes)),
         size,
         kind,
         wit_version,
-        stateful: outline.exports.iter().any(|name| interface(name).is_some_and(|(name, _)| name == "state")),
+        stateful: exports("state"),
+        merges: exports("merging"),
         imports: outline.imports.iter().map(|name| import(name)).collect(),
         exports: outline.exports,
         manifest,
@@ -101,7 +105,7 @@ impl Inspection {
             }
         }
         // A judge imports nothing for its questions, but the runtime must be allowed to put them.
-        if self.kind == PluginKind::Judge && self.declares(Capability::Models) {
+        if self.kind == PluginKind::Judge && (self.declares(Capability::Models) || !grants.models.is_empty()) {
             self.check_grant(plugin, Capability::Models, &grants.models)?;
         }
         Ok(())
@@ -128,6 +132,11 @@ impl Inspection {
         };
         Err(Error::NotGranted { plugin: plugin.to_owned(), capability: name, fix })
     }
+}
+
+/// A name as it can be printed: nothing has validated it yet, and who inspects a file distrusts it.
+fn shown(name: &str) -> String {
+    if name.chars().any(char::is_control) { name.escape_debug().to_string() } else { name.to_owned() }
 }
 
 /// Names at the outermost level of a component.
@@ -170,12 +179,12 @@ impl Outline {
                 Payload::End(_) => depth -= 1,
                 Payload::ComponentImportSection(section) if depth == 1 => {
                     for import in section {
-                        outline.imports.push(import.map_err(malformed)?.name.name.to_owned());
+                        outline.imports.push(shown(import.map_err(malformed)?.name.name));
                     }
                 }
                 Payload::ComponentExportSection(section) if depth == 1 => {
                     for export in section {
-                        outline.exports.push(export.map_err(malformed)?.name.name.to_owned());
+                        outline.exports.push(shown(export.map_err(malformed)?.name.name));
                     }
                 }
                 Payload::CustomSection(section) if depth == 1 && section.name() == manifest::SECTION => {

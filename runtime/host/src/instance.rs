@@ -10,7 +10,7 @@ use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, W
 use crate::answer;
 use crate::bindings::types::{Fault, Generated};
 use crate::bindings::{config, data, kv as kv_import, log, metrics, models, random, tools, types};
-use crate::bindings::{filtering, judging, lifecycle, rewarding, shaping, state, tooling};
+use crate::bindings::{filtering, judging, lifecycle, merging, rewarding, shaping, state, tooling};
 use crate::context::{Breach, Context, Identity};
 use crate::engine::Ticker;
 use crate::kv;
@@ -29,6 +29,7 @@ pub struct Code {
     judging: Option<judging::GuestIndices>,
     tooling: Option<tooling::GuestIndices>,
     state: Option<state::GuestIndices>,
+    merging: Option<merging::GuestIndices>,
 }
 
 impl Code {
@@ -68,6 +69,7 @@ impl Code {
             judging: is(PluginKind::Judge).map(judging::GuestIndices::new).transpose()?,
             tooling: is(PluginKind::Tool).map(tooling::GuestIndices::new).transpose()?,
             state: stateful.then(|| state::GuestIndices::new(&pre)).transpose()?,
+            merging: (stateful && kind == PluginKind::Reward).then(|| merging::GuestIndices::new(&pre)).transpose()?,
             pre,
         })
     }
@@ -191,6 +193,7 @@ impl Instance {
             code.judging.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
             code.tooling.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
             code.state.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
+            code.merging.as_ref().map(|found| found.load(&mut *store, wasm)).transpose()?;
             Ok(())
         })
     }
@@ -216,9 +219,13 @@ impl Instance {
     /// `state.load`.
     pub(crate) fn load(&mut self, version: u32, bytes: &[u8]) -> Called<()> {
         let code = Arc::clone(&self.code);
-        let bytes = bytes.to_vec();
-        Ok(self
-            .run(|store, wasm| exported(code.state.as_ref())?.load(&mut *store, wasm()?)?.call_load(store, version, &bytes))??)
+        Ok(self.run(|store, wasm| exported(code.state.as_ref())?.load(&mut *store, wasm()?)?.call_load(store, version, bytes))??)
+    }
+
+    /// `merging.merge`.
+    pub(crate) fn merge(&mut self, states: &[Vec<u8>]) -> Called<()> {
+        let code = Arc::clone(&self.code);
+        Ok(self.run(|store, wasm| exported(code.merging.as_ref())?.load(&mut *store, wasm()?)?.call_merge(store, states))??)
     }
 
     /// `rewarding.score`, checked.
@@ -260,9 +267,8 @@ impl Instance {
     /// `judging.resume`, checked.
     pub(crate) fn resume(&mut self, view: &BatchView, memo: &[u8], answers: &[Generated]) -> Called<Turn> {
         let code = Arc::clone(&self.code);
-        let (memo, answers) = (memo.to_vec(), answers.to_vec());
         let answer = self.with_batch(view, |store, wasm, batch| {
-            exported(code.judging.as_ref())?.load(&mut *store, wasm)?.call_resume(store, batch, &memo, &answers)
+            exported(code.judging.as_ref())?.load(&mut *store, wasm)?.call_resume(store, batch, memo, answers)
         })??;
         self.turn(answer, view)
     }

@@ -141,22 +141,25 @@ pub fn written(writes: &Writes) -> usize {
     writes.iter().map(|(key, value)| size(key, value.as_deref().unwrap_or_default())).sum()
 }
 
-/// Applies the writes of a call. Each call kept to the limit by itself; values that do not fit together with those of earlier calls
-/// are refused, and their keys returned.
+/// Applies the writes of a call, all of them or none. Each call kept to the limit by itself; one whose writes do not fit together with
+/// those of earlier calls is refused, and its keys returned.
 pub fn apply(values: &mut Values, writes: Writes) -> Vec<String> {
-    let mut refused = Vec::new();
     if writes.is_empty() {
-        return refused;
+        return Vec::new();
+    }
+    let gone: usize = writes.keys().map(|key| values.size_of(key)).sum();
+    let new: usize = writes.iter().filter_map(|(key, value)| Some(size(key, value.as_ref()?))).sum();
+    if values.bytes - gone + new > limits::KV_BYTES {
+        return writes.into_keys().collect();
     }
     let values = Arc::make_mut(values);
     for (key, value) in writes {
         match value {
-            Some(value) if values.bytes - values.size_of(&key) + size(&key, &value) > limits::KV_BYTES => refused.push(key),
             Some(value) => values.insert(key, value),
             None => values.remove(&key),
         }
     }
-    refused
+    Vec::new()
 }
 
 #[cfg(test)]
@@ -191,6 +194,19 @@ mod tests {
         call.delete("big".into());
         call.set("x".into(), Vec::new()).unwrap();
         assert_eq!(call.set("k".repeat(limits::KV_KEY_BYTES + 1), Vec::new()).unwrap_err().code, "kv-key");
+    }
+
+    #[test]
+    fn writes_of_a_call_that_make_room_for_each_other_fit_whatever_their_order() {
+        let all = limits::KV_BYTES - limits::KV_ENTRY_BYTES - 1;
+        for (old, new) in [("a", "z"), ("z", "a")] {
+            let mut values: Values = Arc::new([(old.to_owned(), vec![0; all])].into_iter().collect());
+            let mut call = Transaction::new(Arc::clone(&values));
+            call.delete(old.into());
+            call.set(new.into(), vec![1; all]).unwrap();
+            assert_eq!(apply(&mut values, call.into_writes()), [""; 0]);
+            assert_eq!(values.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), [new]);
+        }
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! (calls, effects and state), `reward`, `step` and `judge` (the kinds), `services` and `tools` (what guests may ask), `host` (loading).
 //!
 //! Every call runs in a fresh instance, and nothing in it depends on other calls of the same step: random numbers are keyed by
-//! what they are for, `kv` is read as of the step's begin, limits are counted in fuel. So results do not depend on the number of
-//! threads, on how batches are cut, or on retries.
+//! what they are for, `kv` and state are read as of the step's begin, limits are counted in fuel. So results do not depend on the number
+//! of threads or on retries. How batches are cut is a constant of the runtime, and part of what repeats: the rows of a call share its fuel,
+//! so that a row which takes more than its share passes in company and fails alone.
 
 mod answer;
 mod bindings;

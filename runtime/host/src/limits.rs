@@ -30,6 +30,8 @@ pub const MANIFEST_DEADLINE_MS: u64 = 60_000;
 /// Fuel of one host call, besides one unit per byte that it copies or looks at: about what a call and a copy take of the clock. Both
 /// count against the fuel of the call.
 pub const HOST_CALL_FUEL: u64 = 200;
+/// Fuel of a call of a tool for each of its rows: about what a fresh instance takes of the clock. What the tool does has limits of its own.
+pub const TOOL_CALL_FUEL: usize = 1_000_000;
 /// Bytes that one call, host import or answer, may hand to the host: a step of 4,096 rows of 1,024 token values is 16 MiB.
 pub const ANSWER_BYTES: usize = 64 << 20;
 /// Size of a component, in bytes. Compiling is not metered, so that its input is bounded.

@@ -73,6 +73,11 @@ impl Manifest {
             let shown: String = manifest.name.chars().take(limits::NAME_BYTES).collect();
             return Err(wrong(format!("the name {shown:?}: it must have {}", limits::NAME_RULE)));
         }
+        let texts = [("version", &manifest.version), ("description", &manifest.description)];
+        let columns = manifest.needs.columns.iter().map(|column| ("a column", column));
+        if let Some((what, text)) = texts.into_iter().chain(columns).find(|(_, text)| text.chars().any(char::is_control)) {
+            return Err(wrong(format!("{what} {text:?}: control characters, line breaks too, are not allowed there")));
+        }
         Ok(manifest)
     }
 }
@@ -100,6 +105,10 @@ mod tests {
         let named = |name: &str| format!("name = {name:?}\nkind = \"reward\"\nversion = \"1\"\n");
         for name in ["", "a/b", "a b", "\u{7}", &"n".repeat(129)] {
             assert!(Manifest::parse("x.wasm", named(name).as_bytes()).is_err(), "{name}");
+        }
+        for line in ["description = \"a\\nsignature  by you\"", "version = \"\\u001b[2J\"", "[needs]\ncolumns = [\"a\\tb\"]"] {
+            let text = if line.starts_with("version") { named("x").replace("version = \"1\"", line) } else { named("x") + line };
+            assert!(Manifest::parse("x.wasm", text.as_bytes()).unwrap_err().to_string().contains("control characters"), "{line}");
         }
         let long = named("x") + &"#".repeat(limits::DESCRIPTION_BYTES);
         assert!(Manifest::parse("x.wasm", long.as_bytes()).unwrap_err().to_string().contains("limit 65536"));

@@ -34,7 +34,16 @@ impl Plugin for WasmPlugin {
     }
 
     fn end_step(&self) {
-        self.runner.end_step();
+        if !self.runner.merges() {
+            return self.runner.end_step();
+        }
+        let ended = self.on_worker("merge", |runner| {
+            runner.end_step();
+            Ok(())
+        });
+        if let Err(error) = ended {
+            self.runner.warn(0, format!("what the step left is lost: {error}"));
+        }
     }
 
     fn take_metrics(&self) -> Vec<(String, f64)> {

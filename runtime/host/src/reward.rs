@@ -75,7 +75,8 @@ struct Search<'a> {
 impl Search<'_> {
     /// One call, and a second one after a fault of the kind `again`. Faults of the host are nobody's score: they go up.
     fn score(&mut self, part: &BatchView, again: impl Fn(&CallError) -> bool) -> Result<Result<Rewards, CallError>, PluginFault> {
-        match self.runner.call_again(again, || self.runner.call(self.ticket, part, |instance| instance.score(part))) {
+        match self.runner.call_again(again, || self.runner.call_beside_others(self.ticket, part, |instance| instance.score(part)))
+        {
             Err(error) if error.of_the_host() => Err(error.fault),
             answer => Ok(answer),
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use plumb_core::{Batch, PluginError, PluginFault, PluginId};
+use plumb_core::{Batch, PluginError, PluginFault, PluginId, PluginKind};
 
 use crate::context::{Context, Identity, Line};
 use crate::descriptor::Descriptor;
@@ -44,7 +44,7 @@ pub struct Memory {
     /// `kv` and the guest's own state as of the beginning of the step.
     kept: Snapshot,
     /// What the guest's `state.save` gave in this step; kept once the step ends.
-    pending_state: Option<Vec<u8>>,
+    pending_state: Option<Arc<[u8]>>,
     /// What this step's calls left.
     effects: StepEffects,
     /// Numbers of the step that ended last, until they are taken.
@@ -53,18 +53,23 @@ pub struct Memory {
     counted: Counts,
 }
 
-/// A submitted batch: its place in the order of the step, and the values its calls read.
+/// A submitted batch: its place in the order of the step, and what its calls begin with.
 #[derive(Clone)]
 pub struct Ticket {
     number: u64,
-    values: kv::Values,
+    kept: Snapshot,
 }
 
 impl Runner {
     /// Takes the next place in the order of submission.
     pub fn ticket(&self) -> Ticket {
-        let values = Arc::clone(&self.memory().kept.values);
-        Ticket { number: self.tickets.fetch_add(1, Ordering::Relaxed), values }
+        let kept = self.memory().kept.clone();
+        Ticket { number: self.tickets.fetch_add(1, Ordering::Relaxed), kept }
+    }
+
+    /// Whether its calls are made side by side, so that their states have to be merged.
+    pub fn merges(&self) -> bool {
+        self.stateful && self.id.kind == PluginKind::Reward
     }
 
     /// Refuses a batch that lacks a column the plugin needs: no row of it could be answered.
@@ -94,10 +99,35 @@ impl Runner {
         view: &BatchView,
         call: impl FnOnce(&mut Instance) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
-        let (answer, effects) = self.invoke(view.rows(), view.batch().step, Arc::clone(&ticket.values), call)?;
+        let (answer, effects) = self.invoke(view.rows(), view.batch().step, Arc::clone(&ticket.kept.values), call)?;
+        self.leave(ticket, view, effects);
+        Ok(answer)
+    }
+
+    /// As [`Runner::call`], for calls that are made side by side: each begins with the guest's state as of the beginning of the
+    /// step, and what it saves is merged with the others' when the step ends.
+    pub fn call_beside_others<T>(
+        &self,
+        ticket: &Ticket,
+        view: &BatchView,
+        call: impl FnOnce(&mut Instance) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        if !self.stateful {
+            return self.call(ticket, view, call);
+        }
+        let ((answer, saved), effects) =
+            self.invoke(view.rows(), view.batch().step, Arc::clone(&ticket.kept.values), |instance| {
+                ticket.kept.restore(instance)?;
+                let answer = call(instance)?;
+                Ok((answer, instance.save()?))
+            })?;
+        self.leave(ticket, view, Effects { state: Some(saved), ..effects });
+        Ok(answer)
+    }
+
+    fn leave(&self, ticket: &Ticket, view: &BatchView, effects: Effects) {
         let first = view.batch().row_ids.get(view.start()).copied().unwrap_or_default();
         self.memory().effects.add((first, ticket.number), effects);
-        Ok(answer)
     }
 
     /// Calls a fresh instance, counts the call and passes its log lines on.
@@ -128,7 +158,7 @@ impl Runner {
         for Line { level, message, fields } in lines.kept {
             self.sink.log(LogLine { plugin: self.id.name.clone(), step, level, message, fields });
         }
-        Ok((result?, Effects { step, writes: kv.into_writes(), metrics }))
+        Ok((result?, Effects { step, writes: kv.into_writes(), metrics, state: None }))
     }
 
     /// Calls, and once more, in a fresh instance, after an error of the kind `again`.
@@ -161,58 +191,96 @@ impl Runner {
             let call = || self.call(&ticket, &view, |instance| call(instance, &view));
             return self.call_again(CallError::may_pass, call).map_err(failed);
         }
-        let (version, old) = {
+        let begin = {
             let memory = self.memory();
-            let old = memory.pending_state.as_ref().or(memory.kept.state.as_ref());
-            // A state of this run is of this version.
-            let version = if memory.pending_state.is_some() { self.descriptor.state_version } else { memory.kept.state_version };
-            (version, old.cloned())
+            match &memory.pending_state {
+                // A state of this run is of this version.
+                Some(state) => Snapshot {
+                    state: Some(Arc::clone(state)),
+                    state_version: self.descriptor.state_version,
+                    ..Snapshot::default()
+                },
+                None => memory.kept.clone(),
+            }
         };
         let call = || {
             self.call(&ticket, &view, |instance| {
-                if let Some(old) = &old {
-                    instance.load(version, old)?;
-                }
+                begin.restore(instance)?;
                 let answer = call(instance, &view)?;
                 Ok((answer, instance.save()?))
             })
         };
         let (answer, new) = self.call_again(CallError::may_pass, call).map_err(failed)?;
-        self.memory().pending_state = Some(new);
+        self.memory().pending_state = Some(new.into());
         Ok(answer)
     }
 
-    /// See [`plumb_core::Plugin::end_step`].
+    /// See [`plumb_core::Plugin::end_step`]. Runs the guest where there are states to merge.
     pub fn end_step(&self) {
-        let mut memory = self.memory();
-        if let Some(state) = memory.pending_state.take() {
-            (memory.kept.state, memory.kept.state_version) = (Some(state), self.descriptor.state_version);
-        }
-        let (effects, lost) = memory.effects.take();
-        let (mut tally, mut step, mut refused) = (Tally::default(), 0, Vec::new());
+        let (effects, lost, before) = {
+            let mut memory = self.memory();
+            if let Some(state) = memory.pending_state.take() {
+                (memory.kept.state, memory.kept.state_version) = (Some(state), self.descriptor.state_version);
+            }
+            let (effects, lost) = memory.effects.take();
+            (effects, lost, memory.kept.clone())
+        };
+        let (mut tally, mut step, mut writes, mut states) = (Tally::default(), 0, Vec::new(), Vec::new());
         for effects in effects {
-            refused.extend(kv::apply(&mut memory.kept.values, effects.writes));
+            writes.push(effects.writes);
             tally.merge(effects.metrics);
+            states.extend(effects.state);
             step = effects.step;
         }
+        let merged = if states.is_empty() { None } else { self.merge(step, &before, &states) };
+        let mut memory = self.memory();
+        if let Some((state, effects)) = merged {
+            (memory.kept.state, memory.kept.state_version) = (Some(state), self.descriptor.state_version);
+            writes.push(effects.writes);
+            tally.merge(effects.metrics);
+        }
+        let refused: Vec<String> = writes.into_iter().flat_map(|writes| kv::apply(&mut memory.kept.values, writes)).collect();
         let (mut numbers, beyond) = tally.finish();
         let counts = lock(&self.stats).counts.clone();
         add_counts(&mut numbers, &memory.counted, &counts);
         (memory.metrics, memory.counted) = (numbers, counts);
         drop(memory);
-        let warn = |message: String| {
-            self.sink.log(LogLine { plugin: self.id.name.clone(), step, level: LogLevel::Warn, message, fields: Vec::new() });
-        };
         if lost > 0 {
             let limit = limits::STEP_EFFECT_BYTES >> 20;
-            warn(format!("`kv` writes and metrics of a step take more than {limit} MiB: those of {lost} calls are lost"));
+            self.warn(
+                step,
+                format!("`kv` writes, metrics and states of a step take more than {limit} MiB: those of {lost} calls are lost"),
+            );
         }
         if let Some(first) = refused.first() {
-            warn(format!("`kv` is full: {} writes of the step are lost, the first to `{first}`", refused.len()));
+            self.warn(step, format!("`kv` is full: {} writes of the step are lost, the first to `{first}`", refused.len()));
         }
         if let Some(first) = beyond.first() {
-            warn(format!("{} metrics of a step are too many, `{first}` is the first that is left out", beyond.len()));
+            self.warn(step, format!("{} metrics of a step are too many, `{first}` is the first that is left out", beyond.len()));
         }
+    }
+
+    /// One state of those after the calls of a step; None, and a warning, where the guest fails: the state stays as it was.
+    fn merge(&self, step: u64, before: &Snapshot, states: &[Vec<u8>]) -> Option<(Arc<[u8]>, Effects)> {
+        let merged = self.call_again(CallError::may_pass, || {
+            self.invoke(states.len(), step, Arc::clone(&before.values), |instance| {
+                before.restore(instance)?;
+                instance.merge(states)?;
+                instance.save()
+            })
+        });
+        match merged {
+            Ok((state, effects)) => Some((state.into(), effects)),
+            Err(error) => {
+                self.warn(step, format!("`merge` failed, the state stays that of the step before: {}", error.message()));
+                None
+            }
+        }
+    }
+
+    /// Tells the run's log what the host noticed.
+    pub fn warn(&self, step: u64, message: String) {
+        self.sink.log(LogLine { plugin: self.id.name.clone(), step, level: LogLevel::Warn, message, fields: Vec::new() });
     }
 
     /// See [`plumb_core::Plugin::take_metrics`].
@@ -255,9 +323,9 @@ impl Runner {
 
     /// Goes on from `kept`, once the guest took its part of it in an instance of its own.
     fn keep(&self, kept: Snapshot) -> Result<(), PluginError> {
-        if let Some(state) = &kept.state {
+        if kept.state.is_some() {
             let mut instance = self.instance(1, 0, Arc::clone(&kept.values));
-            let tried = instance.start().and_then(|()| instance.init()).and_then(|()| instance.load(kept.state_version, state));
+            let tried = instance.start().and_then(|()| instance.init()).and_then(|()| kept.restore(&mut instance));
             tried.map_err(|error| self.error("state.load", error.fault))?;
         }
         let mut memory = self.memory();

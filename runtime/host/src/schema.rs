@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 /// Most faults that are told at once.
 const TOLD: usize = 8;
+/// Allowed values that a fault lists.
+const VALUES_TOLD: usize = 16;
 /// Bytes of a fault's words: values and lists of keys may be of any length. Longer ones are cut.
 const FAULT_BYTES: usize = 400;
 /// Schemas within schemas and references, at most.
@@ -117,9 +119,11 @@ impl<'s> Check<'s> {
             (None, Some(only)) => std::slice::from_ref(only),
             (None, None) => return Ok(()),
         };
+        self.steps += allowed.len();
         if !allowed.iter().any(|allowed| equal(allowed, value)) {
-            let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
-            self.fault(path, &format!("is {value}, expected {}", allowed.join(" or ")));
+            let shown: Vec<String> = allowed.iter().take(VALUES_TOLD).map(Value::to_string).collect();
+            let more = if allowed.len() > VALUES_TOLD { " or others" } else { "" };
+            self.fault(path, &format!("is {value}, expected {}{more}", shown.join(" or ")));
         }
         Ok(())
     }
@@ -305,7 +309,11 @@ mod tests {
                 .map(|n| format!(r##""{n}": {{"anyOf": [{{"$ref": "#/$defs/{m}"}}, {{"$ref": "#/$defs/{m}"}}]}},"##, m = n + 1))
                 .collect::<String>()
             + r#""60": {}}}"#;
-        for schema in looping.into_iter().chain([twice.as_str()]) {
+        // Each of the references compares with every value.
+        let values = (0..10_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let references = vec![r##"{"$ref": "#/$defs/v"}"##; 1000].join(",");
+        let wide = format!(r#"{{"allOf": [{references}], "$defs": {{"v": {{"enum": [{values}]}}}}}}"#);
+        for schema in looping.into_iter().chain([twice.as_str(), wide.as_str()]) {
             assert!(matches!(check(schema, &json!({})), Err(Refusal::Schema(_))), "{schema:.60}");
         }
     }

@@ -234,7 +234,7 @@ impl Context {
     fn call_tool(&mut self, tool: &str, arguments: &plumb_core::Texts) -> Result<tools::ToolResults, Fault> {
         self.services.check_tool(tool)?;
         let open = self.asking.open()?;
-        open.tool_calls_left = open.tool_calls_left.checked_sub(arguments.len()).ok_or_else(|| {
+        open.tool_calls_left = open.tool_calls_left.checked_sub(arguments.len().max(1)).ok_or_else(|| {
             let message = format!("more than {} calls of tools per row", limits::TOOL_CALLS_PER_ROW);
             ServiceFault::new("budget", message)
         })?;
@@ -403,7 +403,8 @@ impl models::Host for Context {
             self.read(
                 &model,
                 |models| {
-                    let choices = models.count_tokens(&model, &all)?.saturating_mul(rows as u64);
+                    // An empty choice has no tokens, but an answer.
+                    let choices = at_least(choices.len(), models.count_tokens(&model, &all)?).saturating_mul(rows as u64);
                     Ok(at_least(rows, models.count_tokens(&model, &prompts)?.saturating_add(choices)))
                 },
                 |models| models.choice_logprobs(&model, &prompts, &choices),
@@ -454,7 +455,8 @@ impl models::Host for Context {
 
 impl tools::Host for Context {
     fn call(&mut self, tool: String, json_arguments: types::Texts) -> Asked<tools::ToolResults> {
-        self.meter.pay(tool.len() + json_arguments.bytes())?;
+        let calls = json_arguments.ends.len().max(1).saturating_mul(limits::TOOL_CALL_FUEL);
+        self.meter.pay(calls.saturating_add(tool.len() + json_arguments.bytes()))?;
         let results = texts("json-arguments", json_arguments).and_then(|arguments| self.call_tool(&tool, &arguments));
         if let Ok(results) = &results {
             self.meter.pay(results.output.bytes())?;

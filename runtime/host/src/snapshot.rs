@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::instance::{CallError, Instance};
 use crate::kv;
 
 /// First bytes; the digit is the version of the layout.
@@ -13,12 +14,17 @@ pub struct Snapshot {
     /// Values of `kv`.
     pub values: kv::Values,
     /// What the guest's `state.save` gave.
-    pub state: Option<Vec<u8>>,
+    pub state: Option<Arc<[u8]>>,
     /// `state-version` of the plugin that saved it.
     pub state_version: u32,
 }
 
 impl Snapshot {
+    /// Gives an instance its own part back.
+    pub fn restore(&self, instance: &mut Instance) -> Result<(), CallError> {
+        self.state.as_ref().map_or(Ok(()), |state| instance.load(self.state_version, state))
+    }
+
     /// Magic, version, then length-prefixed (u64, little endian) fields: the state behind a byte that says whether there is
     /// one, and keys and values in the order of the keys.
     pub fn encode(&self) -> Vec<u8> {
@@ -42,7 +48,7 @@ impl Snapshot {
         let mut rest = bytes.strip_prefix(MAGIC)?;
         let state_version = u32::from_le_bytes(*take(&mut rest, 4)?.first_chunk()?);
         let has_state = take(&mut rest, 1)? == [1];
-        let state = field(&mut rest)?.to_vec();
+        let state = Arc::from(field(&mut rest)?);
         let mut values = Vec::new();
         while !rest.is_empty() {
             let key = String::from_utf8(field(&mut rest)?.to_vec()).ok()?;
@@ -70,7 +76,7 @@ mod tests {
     #[test]
     fn snapshot_survives_bytes_and_refuses_damaged_ones() {
         let values = [("b".to_owned(), vec![1, 2]), (String::new(), vec![])].into_iter().collect();
-        let snapshot = Snapshot { values: std::sync::Arc::new(values), state: Some(vec![]), state_version: 3 };
+        let snapshot = Snapshot { values: std::sync::Arc::new(values), state: Some(Arc::from([])), state_version: 3 };
         let bytes = snapshot.encode();
         assert_eq!(Snapshot::decode(&bytes), Some(snapshot));
         assert_eq!(Snapshot::decode(&bytes[..bytes.len() - 1]), None);

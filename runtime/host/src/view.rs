@@ -45,13 +45,19 @@ impl BatchView {
         self.batch.row_ids[self.rows.clone()].to_vec()
     }
 
-    /// Groups that the cut goes through keep their part inside.
+    /// Groups that the cut goes through keep their part inside; empty ones vanish. Looks at no other groups than those.
     pub(crate) fn group_ends(&self) -> Vec<u32> {
-        self.batch
-            .groups()
-            .filter(|group| group.start.max(self.rows.start) < group.end.min(self.rows.end))
-            .map(|group| (group.end.min(self.rows.end) - self.rows.start) as u32)
-            .collect()
+        if self.rows.is_empty() {
+            return Vec::new();
+        }
+        let ends = &self.batch.group_ends;
+        let first = ends.partition_point(|&end| end as usize <= self.rows.start);
+        let last = ends.partition_point(|&end| (end as usize) < self.rows.end);
+        let inside = ends.get(first..=last.min(ends.len().saturating_sub(1))).unwrap_or_default();
+        let mut cut: Vec<u32> =
+            inside.iter().map(|&end| (end as usize).min(self.rows.end) - self.rows.start).map(|end| end as u32).collect();
+        cut.dedup();
+        cut
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<WitTexts> {

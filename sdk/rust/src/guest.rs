@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use crate::batch::{Ragged, Source, Texts};
+use crate::batch::{Batch, Ragged, Source, Texts};
 use crate::descriptor::{Descriptor, Part};
 use crate::fault::{Fault, RowFault};
 
@@ -59,6 +59,9 @@ exported_interface!(filter, "plumb:sdk/only-filtering", "package plumb:sdk; worl
 exported_interface!(tool, "plumb:sdk/only-tooling", "package plumb:sdk; world only-tooling { export plumb:align/tooling@0.1.1; }", {
     "plumb:align/types@0.1.1": crate::guest::base::plumb::align::types,
 });
+exported_interface!(merging, "plumb:sdk/only-merging", "package plumb:sdk; world only-merging { export plumb:align/merging@0.1.1; }", {
+    "plumb:align/types@0.1.1": crate::guest::base::plumb::align::types,
+});
 exported_interface!(state, "plumb:sdk/only-state", "package plumb:sdk; world only-state { export plumb:align/state@0.1.1; }", {
     "plumb:align/types@0.1.1": crate::guest::base::plumb::align::types,
 });
@@ -72,6 +75,11 @@ pub trait Exported: Sized + 'static {
 
     /// Builds the plugin from the configuration's JSON.
     fn configure(json: &str) -> Result<Self, Fault>;
+
+    /// Takes note of what a reward with state answered; others have nothing to note.
+    fn observe(&mut self, _: &Batch, _: &crate::reward::Rewards) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// Gives access to the instance, None before `init`.
     fn with<R>(use_it: impl FnOnce(&mut Option<Self>) -> R) -> R;
@@ -236,7 +244,7 @@ macro_rules! __export {
     (@part $bindings:ident) => {
         $crate::guest::$bindings::export!(Component with_types_in $crate::guest::$bindings);
     };
-    (@slot $plugin:ty, $trait:path) => {
+    (@slot $plugin:ty, $trait:path $(, $more:item)*) => {
         type Component = $crate::guest::Component<$plugin>;
         impl $crate::guest::Exported for $plugin {
             const DESCRIPTOR: $crate::Descriptor = <$plugin as $trait>::DESCRIPTOR;
@@ -244,6 +252,8 @@ macro_rules! __export {
             fn configure(json: &str) -> ::core::result::Result<Self, $crate::Fault> {
                 <$plugin as $trait>::new($crate::parse_config(json)?)
             }
+
+            $($more)*
 
             fn with<R>(use_it: impl FnOnce(&mut ::core::option::Option<Self>) -> R) -> R {
                 ::std::thread_local! {
@@ -258,6 +268,17 @@ macro_rules! __export {
         const _: () = {
             $crate::__export!(@slot $plugin, $crate::reward::BatchReward);
             $crate::__export!(@part reward);
+        };
+    };
+    (stateful_reward, $plugin:ty) => {
+        const _: () = {
+            $crate::__export!(@slot $plugin, $crate::reward::BatchReward,
+                fn observe(&mut self, batch: &$crate::Batch, rewards: &$crate::reward::Rewards) -> ::core::result::Result<(), $crate::Fault> {
+                    $crate::reward::StatefulReward::observe(self, batch, rewards)
+                });
+            $crate::__export!(@part reward);
+            $crate::__export!(@part state);
+            $crate::__export!(@part merging);
         };
     };
     (shaper, $plugin:ty) => {

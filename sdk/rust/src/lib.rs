@@ -62,12 +62,14 @@
 //! - What a plugin may ask besides its batch, [`models`] and [`tools`], it declares in `plugin.toml`, and a recipe grants it.
 //! - There is no clock, file, network or environment. Random numbers come from [`random`], which is a pure function.
 //! - A call has limits in fuel, memory and time (`[limits]` in `plugin.toml`). A panic is logged and fails the call.
-//! - An instance may be dropped between any two calls. What must last goes to [`kv`] or, for shapers, [`shaper::State`].
+//! - An instance may be dropped between any two calls. What must last goes to [`kv`], or to the [`State`] of a
+//!   [`shaper`](export_stateful_shaper) or a [`reward`](reward::StatefulReward).
 
 mod batch;
 mod descriptor;
 mod fault;
 mod runtime;
+mod state;
 
 pub mod filter;
 pub mod judge;
@@ -88,6 +90,7 @@ pub use batch::{Batch, Ragged, Row, Texts};
 pub use descriptor::{Descriptor, Part};
 pub use fault::{Fault, RowFault};
 pub use runtime::{kv, log, metrics, random};
+pub use state::State;
 
 /// For `export_*!`: reads the configuration's JSON.
 ///
@@ -106,13 +109,17 @@ macro_rules! __export {
     (reward, $plugin:ty) => {
         const _: $crate::Descriptor = <$plugin as $crate::reward::BatchReward>::DESCRIPTOR;
     };
+    (stateful_reward, $plugin:ty) => {
+        const _: $crate::Descriptor = <$plugin as $crate::reward::BatchReward>::DESCRIPTOR;
+        const _: fn(&mut $plugin, &[::std::vec::Vec<u8>]) -> ::core::result::Result<(), $crate::Fault> =
+            <$plugin as $crate::reward::StatefulReward>::merge;
+    };
     (shaper, $plugin:ty) => {
         const _: $crate::Descriptor = <$plugin as $crate::shaper::Shaper>::DESCRIPTOR;
     };
     (stateful_shaper, $plugin:ty) => {
         const _: $crate::Descriptor = <$plugin as $crate::shaper::Shaper>::DESCRIPTOR;
-        const _: fn(&$plugin) -> ::core::result::Result<::std::vec::Vec<u8>, $crate::Fault> =
-            <$plugin as $crate::shaper::State>::save;
+        const _: fn(&$plugin) -> ::core::result::Result<::std::vec::Vec<u8>, $crate::Fault> = <$plugin as $crate::State>::save;
     };
     (filter, $plugin:ty) => {
         const _: $crate::Descriptor = <$plugin as $crate::filter::Filter>::DESCRIPTOR;

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 pub use crate::batch::{Batch, Row};
 pub use crate::descriptor::{Descriptor, Part};
 pub use crate::fault::{Fault, RowFault};
+pub use crate::state::State;
 
 /// A reward that looks at one row at a time.
 ///
@@ -71,6 +72,26 @@ impl<T: Reward> BatchReward for T {
         }
         Ok(rewards)
     }
+}
+
+/// A reward that learns from what it scored, such as one that counts which answers it has seen in the run.
+///
+/// Calls of a step are made side by side, on parts of its batches: each begins with the state as it was when the step began, scores,
+/// then observes its own rows, and saves. When the step ends, the states of its calls become one. So a row's value still depends on that
+/// row alone, besides what the steps before left, and the state at the end is the same whatever ran first.
+pub trait StatefulReward: BatchReward + State {
+    /// Takes note of rows that `score` just answered. Rows with a fault have no value.
+    ///
+    /// # Errors
+    /// Fails the call, as if `score` had failed.
+    fn observe(&mut self, batch: &Batch, rewards: &Rewards) -> Result<(), Fault>;
+
+    /// Adds up what the calls of a step learnt: `states` are what [`State::save`] gave after each, in the order of their rows, `self` is
+    /// the state that they all began with.
+    ///
+    /// # Errors
+    /// Whatever keeps them from being one; the step's are lost then, and the state stays that of the step before.
+    fn merge(&mut self, states: &[Vec<u8>]) -> Result<(), Fault>;
 }
 
 /// One row's reward, with named components if there are any.
@@ -179,6 +200,14 @@ pub struct Spans {
     pub stops: Vec<u32>,
     /// Its reward.
     pub values: Vec<f64>,
+}
+
+/// Exports a [`StatefulReward`] as this crate's plugin.
+#[macro_export]
+macro_rules! export_stateful_reward {
+    ($plugin:ty) => {
+        $crate::__export!(stateful_reward, $plugin);
+    };
 }
 
 /// Exports a [`Reward`] or [`BatchReward`] as this crate's plugin.

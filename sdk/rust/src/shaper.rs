@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 pub use crate::batch::{Batch, Ragged, Row};
 pub use crate::descriptor::{Descriptor, Part};
 pub use crate::fault::{Fault, RowFault};
+pub use crate::state::State;
 
 /// A shaper sees whole groups and may keep state in `self`.
 ///
@@ -27,23 +28,6 @@ pub trait Shaper: Sized {
     /// # Errors
     /// What concerns the whole batch; faults of single rows stand in [`Shaped::faults`].
     fn shape(&mut self, batch: &Batch) -> Result<Shaped, Fault>;
-}
-
-/// State that the runtime saves with every checkpoint and hands over when the plugin is swapped.
-///
-/// Without it, what a shaper keeps in `self` is lost when its instance is dropped, which may happen between any two calls.
-pub trait State {
-    /// The state as bytes, the same for the same state.
-    ///
-    /// # Errors
-    /// Whatever keeps it from being written; the checkpoint fails then.
-    fn save(&self) -> Result<Vec<u8>, Fault>;
-
-    /// Takes back what `save` wrote at [`Descriptor::state_version`] `from_version`.
-    ///
-    /// # Errors
-    /// For bytes that it cannot read; a swap is refused then, and the old plugin stays.
-    fn load(&mut self, from_version: u32, bytes: &[u8]) -> Result<(), Fault>;
 }
 
 /// A batch's shaped values.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::diagnostic::Diagnostic;
 
@@ -28,9 +28,11 @@ impl Watch {
     pub fn new(roots: Vec<PathBuf>) -> Result<Self, Diagnostic> {
         let failed = |e: notify::Error| Diagnostic::resource("watch", "cannot watch the plugin's files").because(e.to_string());
         let (send, events) = channel();
-        // Events only wake; what changed is seen in the files themselves.
-        let mut watcher = notify::recommended_watcher(move |_| {
-            let _ = send.send(());
+        // Events only wake; what changed is seen in the files themselves. Looking at them opens folders, which is an event too.
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                let _ = send.send(());
+            }
         })
         .map_err(failed)?;
         for root in &roots {
@@ -103,6 +105,16 @@ mod tests {
         assert_eq!(look(&roots), before);
         write("src/lib.rs", "22");
         assert_ne!(look(&roots), before);
+    }
+
+    #[test]
+    fn looking_is_no_change_to_wake_for() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("src")).unwrap();
+        std::fs::write(folder.path().join("src/lib.rs"), "1").unwrap();
+        let watch = Watch::new(vec![folder.path().to_owned()]).unwrap();
+        look(&watch.roots);
+        assert!(watch.events.recv_timeout(QUIET).is_err(), "it would look again and again");
     }
 
     #[test]

@@ -16,6 +16,8 @@ const STACK_BYTES: usize = 256 << 20;
 /// Marks of definitions (`x: x + 1`, `\x.x`, `x => x`, `x = 1`). Functions may call themselves, each call deeper in the stack, and
 /// arithmetic does without.
 const DEFINITIONS: [char; 3] = [':', '\\', '='];
+/// Marks of shifts (`1 << 10^9`): the library shifts word by word without asking whether to go on, and `*` and `^` do the same.
+const SHIFTS: [&str; 4] = ["<<", ">>", "lsh", "rsh"];
 /// Longest result, in bytes.
 const RESULT_BYTES: usize = 4096;
 /// Times that a calculation may ask whether to go on. It is a count and no clock, so that it ends the same calculations everywhere.
@@ -59,6 +61,9 @@ fn evaluate(expression: &str) -> Result<String, ServiceFault> {
     }
     if let Some(mark) = expression.chars().find(|c| DEFINITIONS.contains(c)) {
         return fault("bad-expression", format!("`{mark}` defines something; give an expression alone"));
+    }
+    if let Some(mark) = SHIFTS.iter().find(|mark| expression.contains(**mark)) {
+        return fault("bad-expression", format!("`{mark}` shifts; multiply by, or divide by, a power of 2"));
     }
     let steps = Steps(AtomicU32::new(0));
     match fend_core::evaluate_with_interrupt(expression, &mut Context::new(), &steps) {
@@ -107,6 +112,7 @@ mod tests {
         assert_eq!(code("100000!"), "budget");
         assert_eq!(code("(f: f f) (f: f f)"), "bad-expression");
         assert_eq!(code("9^9^9^9^9"), "budget");
+        assert_eq!(code("1 << 1000000000000"), "bad-expression");
         assert_eq!(code(&"1".repeat(EXPRESSION_BYTES + 1)), "too-long");
     }
 

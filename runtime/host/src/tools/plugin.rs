@@ -6,7 +6,7 @@ use plumb_core::Texts;
 use plumb_core::services::{ServiceFault, ToolOutputs};
 
 use super::Tool;
-use crate::host::Shared;
+use crate::engine::Ticker;
 use crate::instance::CallError;
 use crate::kv;
 use crate::runner::Runner;
@@ -18,8 +18,9 @@ const HOPELESS: usize = 16;
 /// writes to `kv` and `metrics` is forgotten. Its log lines reach the log.
 pub struct PluginTool {
     pub(crate) runner: Arc<Runner>,
-    /// Keeps the clock of deadlines going.
-    pub(crate) _shared: Arc<Shared>,
+    /// Keeps the clock of deadlines going. The pool is not held: a worker that drops the last user of its own pool would wait for
+    /// itself.
+    pub(crate) _ticker: Arc<Ticker>,
 }
 
 impl PluginTool {

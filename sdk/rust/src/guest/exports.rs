@@ -1,7 +1,7 @@
 //! The exported interface of each kind, implemented by the plugin's trait.
 
 use super::base::plumb::align::{data, types};
-use super::{Component, Exported, HostBatch, each, filter, judge, reward, shaper, state, tool, with_plugin};
+use super::{Component, Exported, HostBatch, each, filter, judge, merging, reward, shaper, state, tool, with_plugin};
 use crate::batch::Batch;
 use crate::{filter as f, judge as j, models as m, reward as r, shaper as s, tool as t};
 
@@ -13,7 +13,13 @@ use tool::exports::plumb::align::tooling;
 
 impl<T: Exported + r::BatchReward> rewarding::Guest for Component<T> {
     fn score(rows: &data::Batch) -> Result<rewarding::Rewards, types::Fault> {
-        let rewards = with_plugin(|plugin: &mut T| plugin.score(&Batch::new(&HostBatch(rows))))?;
+        let rewards = with_plugin(|plugin: &mut T| {
+            let source = HostBatch(rows);
+            let batch = Batch::new(&source);
+            let rewards = plugin.score(&batch)?;
+            plugin.observe(&batch, &rewards)?;
+            Ok(rewards)
+        })?;
         Ok(rewarding::Rewards {
             values: rewards.values,
             parts: each(rewards.parts),
@@ -51,7 +57,13 @@ impl<T: Exported + s::Shaper> shaping::Guest for Component<T> {
     }
 }
 
-impl<T: Exported + s::State> state::exports::plumb::align::state::Guest for Component<T> {
+impl<T: Exported + r::StatefulReward> merging::exports::plumb::align::merging::Guest for Component<T> {
+    fn merge(states: Vec<Vec<u8>>) -> Result<(), types::Fault> {
+        with_plugin(|plugin: &mut T| plugin.merge(&states))
+    }
+}
+
+impl<T: Exported + crate::State> state::exports::plumb::align::state::Guest for Component<T> {
     fn save() -> Result<Vec<u8>, types::Fault> {
         with_plugin(|plugin: &mut T| plugin.save())
     }

@@ -78,10 +78,10 @@ pub fn tools(answer: impl Fn(&str, &str) -> Result<String, Fault> + 'static) {
 /// question gets as many completions as it asks for, all the same.
 ///
 /// # Errors
-/// The judge's own, and `too-many-turns` after 64.
+/// The judge's own, and `too-many-turns` after 16, as in a run.
 pub fn judge_with<J: Judge>(judge: &J, batch: &Batch, answer: impl Fn(&Question, &str) -> String) -> Result<Verdicts, Fault> {
     let mut turn = judge.begin(batch)?;
-    for _ in 0..64 {
+    for _ in 0..16 {
         match turn {
             Turn::Done(verdicts) => return Ok(verdicts),
             Turn::Ask(ask) => {
@@ -97,7 +97,7 @@ pub fn judge_with<J: Judge>(judge: &J, batch: &Batch, answer: impl Fn(&Question,
             }
         }
     }
-    Err(Fault::new("too-many-turns", "the judge asked 64 times without a verdict"))
+    Err(Fault::new("too-many-turns", "the judge asked 16 times without a verdict"))
 }
 
 thread_local! {
