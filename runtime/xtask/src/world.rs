@@ -28,7 +28,7 @@ pub struct World<'a> {
     pub kind: &'a str,
     /// What it may ask besides its batch.
     pub capabilities: &'a [String],
-    /// Whether it exports `state`.
+    /// Whether it exports `state`; a reward's comes with `merging`.
     pub stateful: bool,
 }
 
@@ -60,6 +60,10 @@ impl World<'_> {
         }
         if self.stateful {
             writeln!(text, "  export plumb:align/state@{version};")?;
+            // Calls of the other kinds are made one after another.
+            if kind == "reward" {
+                writeln!(text, "  export plumb:align/merging@{version};")?;
+            }
         }
         Ok(text + "}\n")
     }
@@ -83,6 +87,12 @@ mod tests {
         };
         assert!(names(&world.imports).contains("plumb:align/models@"), "{}", names(&world.imports));
         assert!(names(&world.exports).contains("plumb:align/judging@") && names(&world.exports).contains("plumb:align/state@"));
+    }
+
+    #[test]
+    fn state_of_a_reward_comes_with_merging() {
+        let world = |kind| World { kind, capabilities: &[], stateful: true }.text().unwrap();
+        assert!(world("reward").contains("/merging@") && !world("shaper").contains("/merging@"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ export { Decision, defineFilter } from "./filter.js";
 export { ask, defineJudge, done } from "./judge.js";
 export { defineReward, Rewards, Spans } from "./reward.js";
 export { defineShaper } from "./shaper.js";
-export { defineStatefulShaper } from "./stateful.js";
+export { defineStatefulReward, defineStatefulShaper } from "./stateful.js";
 export { defineTool } from "./tool.js";
 export { charIndex, charLength, decode, encode } from "./utf8.js";
 export * as kv from "./kv.js";

@@ -1,4 +1,4 @@
-// Shapers with state. A module of its own, and without effects when it loads: the build reads off the bundle whether it is
+// Plugins with state. A module of its own, and without effects when it loads: the build reads off the bundle whether it is
 // in use, and gives the component the export `state` then.
 
 import { define } from "./plugin.js";
@@ -11,9 +11,24 @@ import { define } from "./plugin.js";
  * integer from 1, raised when those bytes change.
  */
 export function defineStatefulShaper(spec) {
-  const definition = define("shaper", spec, [["shape"], ["save"], ["load"]]);
-  if (!Number.isInteger(spec.stateVersion) || spec.stateVersion < 1) {
-    throw new TypeError("this shaper: `stateVersion` must be an integer from 1");
+  return versioned(define("shaper", spec, [["shape"], ["save"], ["load"]]));
+}
+
+/**
+ * A reward that learns from what it scored, such as one that counts which answers it has seen in the run.
+ *
+ * Calls of a step are made side by side, on parts of its batches: each begins with the state as it was when the step began, scores,
+ * then `observe(batch, rewards, self)`s its own rows, and saves. When the step ends, `merge(states, self)` adds up what they learnt:
+ * `states` are what `save` gave after each, in the order of their rows, `self` is the state that they all began with. So a row's value
+ * still depends on that row alone, besides what the steps before left. Besides these: `save`, `load` and `stateVersion`.
+ */
+export function defineStatefulReward(spec) {
+  return versioned(define("reward", spec, [["scoreRow", "score"], ["observe"], ["merge"], ["save"], ["load"]]));
+}
+
+function versioned(definition) {
+  if (!Number.isInteger(definition.stateVersion) || definition.stateVersion < 1) {
+    throw new TypeError(`this ${definition.kind}: \`stateVersion\` must be an integer from 1`);
   }
   return definition;
 }

@@ -27,6 +27,8 @@ export function configure(plugin, config = {}) {
     call: (args) => call(plugin, args.map((one) => (typeof one === "string" ? one : JSON.stringify(one))), self),
     save: () => plugin.save(self),
     load: (fromVersion, bytes) => plugin.load(self, fromVersion, bytes),
+    observe: (batch, rewards) => plugin.observe(batch, rewards, self),
+    merge: (states) => plugin.merge(states, self),
   };
 }
 

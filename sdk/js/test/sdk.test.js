@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { ask, charIndex, charLength, Decision, decode, defineFilter, defineJudge, defineReward, defineStatefulShaper } from "plumb-sdk";
+import { ask, charIndex, charLength, Decision, decode, defineFilter, defineJudge, defineReward, defineStatefulReward, defineStatefulShaper } from "plumb-sdk";
 import { defineTool, done, encode, Fault, kv, log, metrics, models, random, Spans, Rewards, tools } from "plumb-sdk";
 import { BatchBuilder, clearKv, configure, generated, scriptModel, scriptTool, takeOutput } from "plumb-sdk/testing";
 
@@ -95,6 +95,32 @@ test("stateful_shaper_hands_its_state_over", () => {
   const second = configure(counting);
   second.load(1, first.save());
   assert.deepEqual([...second.shape(batch).values], [3, NaN]);
+});
+
+test("stateful_reward_observes_its_rows_and_merges", () => {
+  const seen = defineStatefulReward({
+    name: "s", version: "1", stateVersion: 1,
+    create: () => ({ rows: 0 }),
+    scoreRow: (row, self) => self.rows,
+    observe(batch, rewards, self) {
+      self.rows += rewards.values.length;
+    },
+    merge(states, self) {
+      const before = self.rows;
+      for (const [rows] of states) self.rows += rows - before;
+    },
+    save: ({ rows }) => Uint8Array.of(rows),
+    load(self, version, [rows]) {
+      self.rows = rows;
+    },
+  });
+  const batch = completions("a", "b");
+  const one = configure(seen);
+  one.observe(batch, one.score(batch));
+  const all = configure(seen);
+  all.merge([one.save(), one.save()]);
+  assert.deepEqual([...all.score(batch).values], [4, 4]);
+  assert.throws(() => defineStatefulReward({ name: "w", version: "1", stateVersion: 1, scoreRow() {}, save() {}, load() {} }), { message: /`observe`/ });
 });
 
 test("filter_decides_with_pairs_relabels_and_reasons", () => {

@@ -147,7 +147,18 @@ export interface RewardSpec<Self, Config = any> extends Definition<Self, Config>
   scoreRow?(row: Row, self: Self): Score;
   score?(batch: Batch, self: Self): Rewards | Numbers;
 }
+export interface StatefulRewardSpec<Self, Config = any> extends RewardSpec<Self, Config> {
+  /** Version of what `save` writes, from 1. */
+  stateVersion: number;
+  /** Takes note of rows that were just scored. */
+  observe(batch: Batch, rewards: Rewards, self: Self): void;
+  /** Adds up what the calls of a step learnt, each of which began with the state that `self` has. */
+  merge(states: Uint8Array[], self: Self): void;
+  save(self: Self): Uint8Array;
+  load(self: Self, fromVersion: number, bytes: Uint8Array): void;
+}
 export function defineReward<Self = any, Config = any>(spec: RewardSpec<Self, Config>): Plugin<"reward", Self>;
+export function defineStatefulReward<Self = any, Config = any>(spec: StatefulRewardSpec<Self, Config>): Plugin<"reward", Self>;
 
 export interface Shaped {
   values?: Numbers;

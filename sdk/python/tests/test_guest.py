@@ -24,6 +24,7 @@ from plumb_sdk import (
     Shaped,
     Shaper,
     State,
+    StatefulReward,
     Tool,
     Verdicts,
     _backend,
@@ -165,6 +166,41 @@ def test_shaper_and_its_state_go_out_and_come_back(guest):
     values, tokens, parts, faults = exported["Shaping"]().shape(Rows()).given
     assert (values, tokens, parts, faults) == ([13.0, 13.0], Record([0.5, 0.25], [1, 2]), [], [])
     assert exported["State"]().save() == b"13.0"
+
+
+def test_reward_with_state_observes_its_rows_and_merges(guest):
+    class Seen(StatefulReward):
+        state_version = 1
+        seen = 0
+
+        def score_row(self, row):
+            return float(self.seen)
+
+        def observe(self, batch, rewards):
+            self.seen += sum(value == self.seen for value in rewards.values)
+
+        def save(self):
+            return bytes([self.seen])
+
+        def load(self, from_version, data):
+            self.seen = data[0]
+
+        def merge(self, states):
+            self.seen += sum(state[0] - self.seen for state in states)
+
+    exported = started(guest, Seen, "reward", stateful=True)
+    exported["State"]().load(1, bytes([3]))
+    assert exported["Rewarding"]().score(Rows()).given[0] == [3.0, 3.0]
+    assert exported["State"]().save() == bytes([5])
+    exported["State"]().load(1, bytes([3]))
+    exported["Merging"]().merge([bytes([5]), bytes([4])])
+    assert exported["State"]().save() == bytes([6])
+
+
+def test_reward_with_plain_state_is_refused_with_the_change(guest):
+    members = {"save": None, "load": None, "score_row": lambda self, row: 1.0, "name": "p", "version": "0.1.0", "state_version": 1}
+    with pytest.raises(TypeError, match="derive from `StatefulReward`"):
+        guest.export(type("Some", (State, Reward), members), kind="reward", stateful=True)
 
 
 def test_filter_goes_out_with_bytes_for_truth(guest):

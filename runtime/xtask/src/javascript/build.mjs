@@ -44,7 +44,7 @@ function entry() {
     `import { connect } from "plumb-sdk/guest";`,
     `import plugin from ${JSON.stringify(job.entry)};`,
     `const exported = connect(${JSON.stringify(job.kind)}, plugin, { ${names.join(", ")} });`,
-    `export const { lifecycle, ${job.exports}${job.kind === "shaper" ? ", state" : ""} } = exported;`,
+    `export const { lifecycle, ${job.exports}${{ shaper: ", state", reward: ", state, merging" }[job.kind] ?? ""} } = exported;`,
   );
   return lines.join("\n");
 }
@@ -84,7 +84,7 @@ async function bundle() {
 try {
   const { outputFiles, metafile } = await bundle();
   const inputs = Object.values(metafile.outputs).flatMap((output) => Object.entries(output.inputs));
-  // The bundler leaves out what is not used: so `defineStatefulShaper` is in it if the plugin calls it.
+  // The bundler leaves out what is not used: so `defineStateful…` is in it if the plugin calls one.
   const stateful = inputs.some(([file, { bytesInOutput }]) => file.endsWith("src/stateful.js") && bytesInOutput > 0);
   const { component } = await componentize({
     witPath: stateful ? job.stateful_wit : job.wit,

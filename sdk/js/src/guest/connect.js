@@ -9,7 +9,7 @@ import { Batch, Ragged, Texts } from "../batch.js";
 import { Fault } from "../fault.js";
 import { select } from "../filter.js";
 import { turn } from "../judge.js";
-import { configure, numbers } from "../plugin.js";
+import { configure, numbers, settled } from "../plugin.js";
 import { score } from "../reward.js";
 import { shape } from "../shaper.js";
 import { call } from "../tool.js";
@@ -46,6 +46,7 @@ export function connect(kind, plugin, host) {
     rewarding: {
       score: onBatch("score", (batch, self) => {
         const rewards = score(plugin, batch, self);
+        if (plugin.observe) settled(plugin.observe(batch, rewards, self), "observe");
         return { ...rewards, faults: rewards.faults.map(lowerRowFault) };
       }),
     },
@@ -58,6 +59,9 @@ export function connect(kind, plugin, host) {
     state: {
       save: () => guard("save", (self) => bytes(plugin.save(self), "save")),
       load: (fromVersion, saved) => guard("load", (self) => void plugin.load(self, fromVersion, saved)),
+    },
+    merging: {
+      merge: (states) => guard("merge", (self) => void settled(plugin.merge(states, self), "merge")),
     },
     filtering: {
       select: onBatch("select", (batch, self) => {

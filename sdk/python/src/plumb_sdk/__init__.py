@@ -38,7 +38,7 @@ from .filter import Decision, Filter, Pairs, Relabel
 from .judge import Ask, Judge, MatrixVerdicts, PairVerdicts, Question, Verdicts
 from .models import Generated, Sampling
 from .plugin import Descriptor, Plugin
-from .reward import Reward, Rewards, Score, Spans
+from .reward import Reward, Rewards, Score, Spans, StatefulReward
 from .shaper import Shaped, Shaper
 from .state import State
 from .tool import Outputs, Tool, call_rows
@@ -70,6 +70,7 @@ __all__ = [
     "Shaper",
     "Spans",
     "State",
+    "StatefulReward",
     "Tool",
     "Verdicts",
     "call_rows",

@@ -25,7 +25,7 @@ from .filter import Decision, Filter
 from .judge import Ask, Judge, Verdicts
 from .models import Generated, Sampling
 from .plugin import Plugin
-from .reward import Reward, Rewards
+from .reward import Reward, Rewards, StatefulReward
 from .shaper import Shaped, Shaper
 from .state import State
 from .tool import Tool, call_rows
@@ -49,6 +49,8 @@ def export(plugin: type[Plugin], *, kind: str, stateful: bool, cases: str = "") 
     classes = {"Lifecycle": _lifecycle(plugin), interface: _class(interface, methods())}
     if stateful:
         classes["State"] = _class("State", _state())
+    if stateful and kind == "reward":
+        classes["Merging"] = _class("Merging", {"merge": lambda states: _configured().merge(states)})
     _rehearse(plugin, cases)
     return classes
 
@@ -65,6 +67,8 @@ def _check(plugin: type[Plugin], kind: str, stateful: bool) -> None:
     if issubclass(plugin, State) != stateful:
         said, change = ("true", "drop it, or derive from `State`") if stateful else ("false", "add `state = true`")
         raise TypeError(f"`{name}` and `state = {said}` under `[tool.plumb]` in pyproject.toml contradict each other: {change}")
+    if stateful and kind == "reward" and not issubclass(plugin, StatefulReward):
+        raise TypeError(f"`{name}` is a reward with state: derive from `StatefulReward`, since its calls are made side by side")
     if stateful and plugin.state_version < 1:
         raise TypeError(f"`{name}` has state: set `state_version = 1`, and raise it when the saved bytes change")
     plugin.describe()
@@ -170,7 +174,10 @@ def _rewarding() -> dict[str, Callable[..., Any]]:
     exports = importlib.import_module("plumb_world.exports.rewarding")
 
     def score(rows: data.Batch) -> Any:
-        rewards: Rewards = _configured().score(Batch(_HostBatch(rows)))
+        batch, reward = Batch(_HostBatch(rows)), _configured()
+        rewards: Rewards = reward.score(batch)
+        if isinstance(reward, StatefulReward):
+            reward.observe(batch, rewards)
         spans = [types.NamedSpans(s.name, s.unit, s.rows, s.starts, s.stops, s.values) for s in rewards.spans]
         return exports.Rewards(rewards.values, _parts(rewards.parts), spans, _faults(rewards.faults))
 

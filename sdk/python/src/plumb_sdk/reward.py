@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -10,6 +11,7 @@ from typing import ClassVar, Literal
 from .batch import Batch, Row
 from .fault import Fault, RowFault
 from .plugin import Plugin
+from .state import State
 
 
 @dataclass
@@ -105,3 +107,22 @@ class Reward(Plugin):
             except (Exception, SystemExit) as error:
                 rewards.push(Fault.of_exception(error))
         return rewards
+
+
+class StatefulReward(State, Reward):
+    """A reward that learns from what it scored, such as one that counts which answers it has seen in the run.
+
+    Calls of a step are made side by side, on parts of its batches: each begins with the state as it was when the step began, scores,
+    then observes its own rows, and saves. When the step ends, the states of its calls become one. So a row's value still depends on
+    that row alone, besides what the steps before left, and the state at the end is the same whatever ran first.
+    """
+
+    @abstractmethod
+    def observe(self, batch: Batch, rewards: Rewards) -> None:
+        """Takes note of rows that were just scored. Rows with a fault have no value. When it raises, the call fails."""
+
+    @abstractmethod
+    def merge(self, states: list[bytes]) -> None:
+        """Adds up what the calls of a step learnt: `states` are what `save` gave after each, in the order of their rows, `self` is the
+        state that they all began with. When it raises, the step's are lost, and the state stays that of the step before.
+        """

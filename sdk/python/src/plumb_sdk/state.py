@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 
 class State(ABC):
     """State that the runtime saves with every checkpoint and hands over when the plugin is swapped: `class Damp(State, Shaper)`,
-    with `state_version = 1`, and `state = true` under `[tool.plumb]` in pyproject.toml.
+    with `state_version = 1`, and `state = true` under `[tool.plumb]` in pyproject.toml. A reward derives from `StatefulReward`.
 
-    Without it, what a shaper keeps in `self` is lost when its instance is dropped, which may happen between any two calls.
+    Without it, what a plugin keeps in `self` is lost when its instance is dropped, which may happen between any two calls.
     """
 
     @abstractmethod

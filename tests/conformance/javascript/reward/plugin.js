@@ -1,17 +1,19 @@
 // See `tests/conformance/README.md`: the reward.
 
-import { charIndex, charLength, defineReward, encode, Fault, kv, log, metrics, random, Rewards, Spans } from "plumb-sdk";
+import { charIndex, charLength, defineStatefulReward, encode, Fault, kv, log, metrics, random, Rewards, Spans } from "plumb-sdk";
 
-export default defineReward({
+export default defineStatefulReward({
   name: "conformance-reward",
   version: "0.1.0",
   config: { bonus: { type: "number", default: 0.5 }, marker: { type: "string", default: "é" } },
   needsColumns: ["completion"],
-  outputs: ["bytes", "words", "x", "negated", "list", "tokens", "logprobs", "blob", "count", "seen", "draw", "uniform"],
+  outputs: ["bytes", "words", "x", "negated", "list", "tokens", "logprobs", "blob", "count", "seen", "learnt", "draw", "uniform"],
+  stateVersion: 3,
 
   create(config) {
     if (config.marker === "") throw Fault.badConfig("`marker` must not be empty");
-    return config;
+    // `scored` rows that earlier steps gave a value, and its sum.
+    return { ...config, scored: 0n, sum: 0 };
   },
 
   score(batch, config) {
@@ -44,9 +46,45 @@ export default defineReward({
     rewards.spans = [marks, tail].filter((spans) => spans.rows.length > 0);
     return rewards;
   },
+
+  observe(batch, { values, faults }, self) {
+    const faulty = new Set(faults.map(({ row }) => row));
+    values.forEach((value, row) => {
+      if (faulty.has(row)) return;
+      self.scored += 1n;
+      self.sum += value;
+    });
+  },
+
+  save({ scored, sum }) {
+    const bytes = new DataView(new ArrayBuffer(16));
+    bytes.setBigUint64(0, scored, true);
+    bytes.setFloat64(8, sum, true);
+    return new Uint8Array(bytes.buffer);
+  },
+
+  load(self, fromVersion, bytes) {
+    Object.assign(self, read(fromVersion, bytes));
+  },
+
+  merge(states, self) {
+    const before = { ...self };
+    for (const state of states) {
+      const { scored, sum } = read(3, state);
+      self.scored += scored - before.scored;
+      self.sum += sum - before.sum;
+    }
+    if (self.scored > 1000n) throw new Fault("told-to", `${self.scored} rows are more than 1000`);
+  },
 });
 
-function scoreRow(row, { bonus }, seen) {
+function read(version, bytes) {
+  if (version !== 3 || bytes.length !== 16) throw new Fault("bad-state", `${bytes.length} bytes of version ${version}`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  return { scored: view.getBigUint64(0, true), sum: view.getFloat64(8, true) };
+}
+
+function scoreRow(row, { bonus, scored, sum }, seen) {
   const text = row.text("completion");
   const { batch, index } = row;
   if (text === "") throw Fault.abstain(`row ${row.id} is empty`);
@@ -75,6 +113,7 @@ function scoreRow(row, { bonus }, seen) {
   const counts = batch.findU32s("count");
   if (counts) parts.count = counts[index];
   parts.seen = seen;
+  parts.learnt = Number(scored) + sum / 2;
   const mixed = random.draw("noise", row.id, 3).reduce((mixed, draw) => mixed ^ draw, 0n);
   parts.draw = Number(mixed >> 32n) * 0.5 + Number(mixed & 0xffffffffn);
   parts.uniform = random.uniform("noise", row.id, 1)[0];

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from functools import reduce
 
-from plumb_sdk import Batch, Fault, Reward, Rewards, Row, Score, Spans, kv, log, metrics, random
+from plumb_sdk import Batch, Fault, Rewards, Row, Score, Spans, StatefulReward, kv, log, metrics, random
 
 
 @dataclass
@@ -15,16 +15,19 @@ class Config:
     marker: str = "é"
 
 
-class Conformance(Reward):
+class Conformance(StatefulReward):
     name = "conformance-reward"
     version = "0.1.0"
     needs_columns = ("completion",)
-    outputs = ("bytes", "words", "x", "negated", "list", "tokens", "logprobs", "blob", "count", "seen", "draw", "uniform")
+    outputs = ("bytes", "words", "x", "negated", "list", "tokens", "logprobs", "blob", "count", "seen", "learnt", "draw", "uniform")
+    state_version = 3
 
     def __init__(self, config: Config) -> None:
         if config.marker == "":
             raise Fault.bad_config("`marker` must not be empty")
         self.config = config
+        self.scored, self.sum = 0, 0.0
+        """Rows that earlier steps gave a value, and its sum."""
 
     def score(self, batch: Batch) -> Rewards:
         if batch.attr("fail") == "fault":
@@ -84,6 +87,7 @@ class Conformance(Reward):
         if (counts := batch.find_u32s("count")) is not None:
             parts["count"] = float(counts[at])
         parts["seen"] = float(seen)
+        parts["learnt"] = self.scored + self.sum / 2.0
         mixed = reduce(lambda mixed, draw: mixed ^ draw, random.draw("noise", row.id, 3), 0)
         parts["draw"] = (mixed >> 32) * 0.5 + (mixed & 0xFFFFFFFF)
         parts["uniform"] = random.uniform("noise", row.id, 1)[0]
@@ -100,6 +104,35 @@ class Conformance(Reward):
         length = len(tokens[row.index]) if tokens is not None else 0
         if length > 0:
             push(tail, row.index, length - 1, length, -1.0)
+
+    def observe(self, batch: Batch, rewards: Rewards) -> None:
+        faulty = {fault.row for fault in rewards.faults}
+        for row, value in enumerate(rewards.values):
+            if row not in faulty:
+                self.scored += 1
+                self.sum += value
+
+    def save(self) -> bytes:
+        return struct.pack("<Qd", self.scored, self.sum)
+
+    def load(self, from_version: int, data: bytes) -> None:
+        self.scored, self.sum = read(from_version, data)
+
+    def merge(self, states: list[bytes]) -> None:
+        before = self.scored, self.sum
+        for state in states:
+            scored, total = read(3, state)
+            self.scored += scored - before[0]
+            self.sum += total - before[1]
+        if self.scored > 1000:
+            raise Fault("told-to", f"{self.scored} rows are more than 1000")
+
+
+def read(version: int, data: bytes) -> tuple[int, float]:
+    if version != 3 or len(data) != 16:
+        raise Fault("bad-state", f"{len(data)} bytes of version {version}")
+    scored, total = struct.unpack("<Qd", data)
+    return scored, total
 
 
 def push(spans: Spans, row: int, start: int, stop: int, value: float) -> None:

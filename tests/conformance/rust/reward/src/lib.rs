@@ -1,6 +1,6 @@
 //! See `tests/conformance/README.md`: the reward.
 
-use plumb_sdk::reward::{Batch, BatchReward, Descriptor, Fault, Rewards, Row, Score, Spans, Unit};
+use plumb_sdk::reward::{Batch, BatchReward, Descriptor, Fault, Rewards, Row, Score, Spans, State, StatefulReward, Unit};
 use plumb_sdk::{kv, log, metrics, random};
 
 #[derive(serde::Deserialize)]
@@ -16,20 +16,26 @@ impl Default for Config {
     }
 }
 
-struct Conformance(Config);
+struct Conformance {
+    config: Config,
+    /// Rows that earlier steps gave a value, and its sum.
+    scored: u64,
+    sum: f64,
+}
 
 impl BatchReward for Conformance {
     type Config = Config;
     const DESCRIPTOR: Descriptor = plumb_sdk::descriptor!()
         .config_schema(r#"{"type":"object","properties":{"bonus":{"type":"number","default":0.5},"marker":{"type":"string","default":"é"}},"required":[],"additionalProperties":false}"#)
         .needs_columns(&["completion"])
-        .outputs(&["bytes", "words", "x", "negated", "list", "tokens", "logprobs", "blob", "count", "seen", "draw", "uniform"]);
+        .outputs(&["bytes", "words", "x", "negated", "list", "tokens", "logprobs", "blob", "count", "seen", "learnt", "draw", "uniform"])
+        .state_version(3);
 
     fn new(config: Config) -> Result<Self, Fault> {
         if config.marker.is_empty() {
             return Err(Fault::bad_config("`marker` must not be empty"));
         }
-        Ok(Conformance(config))
+        Ok(Conformance { config, scored: 0, sum: 0.0 })
     }
 
     fn score(&self, batch: &Batch) -> Result<Rewards, Fault> {
@@ -83,7 +89,7 @@ impl Conformance {
         assert!(!text.contains("PANIC"), "the text says PANIC");
         let x = batch.find_f64s("x").map_or(0.0, |x| x[at]);
         let words = text.split(' ').filter(|word| !word.is_empty()).count();
-        let value = self.0.bonus * text.chars().count() as f64 + words as f64 / 3.0 + if x.is_nan() { 0.0 } else { x };
+        let value = self.config.bonus * text.chars().count() as f64 + words as f64 / 3.0 + if x.is_nan() { 0.0 } else { x };
         let mut score = Score::new(value).part("bytes", text.len() as f64);
         if words > 1 {
             score = score.part("words", words as f64);
@@ -110,6 +116,7 @@ impl Conformance {
         let mixed = draws.iter().fold(0, |mixed, draw| mixed ^ draw);
         Ok(score
             .part("seen", seen as f64)
+            .part("learnt", self.scored as f64 + self.sum / 2.0)
             .part("draw", (mixed >> 32) as f64 * 0.5 + (mixed & 0xffff_ffff) as f64)
             .part("uniform", random::uniform("noise", row.id(), 1)[0]))
     }
@@ -117,8 +124,8 @@ impl Conformance {
     /// A stretch for each marker, and one over all tokens.
     fn spans(&self, row: &Row, marks: &mut Spans, tail: &mut Spans) -> Result<(), Fault> {
         let text = row.text("completion")?;
-        let width = self.0.marker.chars().count() as u32;
-        for (place, _) in text.match_indices(&self.0.marker) {
+        let width = self.config.marker.chars().count() as u32;
+        for (place, _) in text.match_indices(&self.config.marker) {
             let start = text[..place].chars().count() as u32;
             push(marks, row.index(), start, start + width, f64::from(start) * 0.25);
         }
@@ -132,6 +139,51 @@ impl Conformance {
     }
 }
 
+impl State for Conformance {
+    fn save(&self) -> Result<Vec<u8>, Fault> {
+        Ok([self.scored.to_le_bytes(), self.sum.to_le_bytes()].concat())
+    }
+
+    fn load(&mut self, from_version: u32, bytes: &[u8]) -> Result<(), Fault> {
+        (self.scored, self.sum) = read(from_version, bytes)?;
+        Ok(())
+    }
+}
+
+impl StatefulReward for Conformance {
+    fn observe(&mut self, _: &Batch, rewards: &Rewards) -> Result<(), Fault> {
+        for (row, value) in rewards.values.iter().enumerate() {
+            if rewards.faults.iter().all(|fault| fault.row as usize != row) {
+                self.scored += 1;
+                self.sum += value;
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, states: &[Vec<u8>]) -> Result<(), Fault> {
+        let before = (self.scored, self.sum);
+        for state in states {
+            let (scored, sum) = read(3, state)?;
+            self.scored += scored - before.0;
+            self.sum += sum - before.1;
+        }
+        if self.scored > 1000 {
+            return Err(Fault::new("told-to", format!("{} rows are more than 1000", self.scored)));
+        }
+        Ok(())
+    }
+}
+
+fn read(version: u32, bytes: &[u8]) -> Result<(u64, f64), Fault> {
+    match bytes.split_first_chunk::<8>() {
+        Some((scored, sum)) if version == 3 && sum.len() == 8 => {
+            Ok((u64::from_le_bytes(*scored), f64::from_le_bytes(sum.try_into().expect("8 bytes"))))
+        }
+        _ => Err(Fault::new("bad-state", format!("{} bytes of version {version}", bytes.len()))),
+    }
+}
+
 fn push(spans: &mut Spans, row: usize, start: u32, stop: u32, value: f64) {
     spans.rows.push(row as u32);
     spans.starts.push(start);
@@ -139,4 +191,4 @@ fn push(spans: &mut Spans, row: usize, start: u32, stop: u32, value: f64) {
     spans.values.push(value);
 }
 
-plumb_sdk::export_reward!(Conformance);
+plumb_sdk::export_stateful_reward!(Conformance);
