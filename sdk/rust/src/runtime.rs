@@ -38,7 +38,7 @@ pub mod metrics {
         super::backend::metrics::count(name, delta);
     }
 
-    /// Adds values of which the run keeps the statistics.
+    /// Adds values of which the run keeps the mean. A value that is not finite fails the call.
     pub fn observe(name: &str, values: &[f64]) {
         super::backend::metrics::observe(name, values);
     }
