@@ -81,3 +81,63 @@ fn training_with_a_hostile_shaper_and_filter_goes_on_as_if_they_were_not_there_o
     let dropped = train("dropped", &hostile("none", "drop-all", "skip-step"));
     assert!(skipped == dropped && skipped != alone, "nothing is learned from skipped steps, nor from dropped rows");
 }
+
+/// A judge under attack beside the recipe's own reward, which its failures do not touch.
+fn judge(attack: &str, policy: &str) -> String {
+    format!(
+        "plugin = {}, on_fault = {policy}, weight = 0.5, grants = {{ models = [\"policy\"] }}, \
+         limits = {{ fuel = 20000000, fuel_per_row = 100000 }}, config = {{ attack = \"{attack}\", model = \"policy\" }}",
+        guest("judge-hostile")
+    )
+}
+
+#[test]
+fn training_with_a_hostile_judge_learns_what_it_learns_from_its_reward_alone() {
+    let folder = Folder::new();
+    let recipe = folder.recipe();
+    let train = |run: &str, sets: &[String]| {
+        let sets = sets.iter().flat_map(|set| ["--set", set.as_str()]);
+        folder.plumb(&["train", &recipe, "--run-dir", run].into_iter().chain(sets).collect::<Vec<_>>()).ok();
+        (std::fs::read(folder.path(run).join("model/model.safetensors")).unwrap(), metrics(&folder.path(run)))
+    };
+    let (alone, _) = train("alone", &[]);
+    for (attack, code) in
+        [("endless", "too-many-turns"), ("trap-later", "trap"), ("many-tokens", "budget"), ("nan", "non_finite")]
+    {
+        let judges = format!("stages.grpo.judges=[{{ name = \"hostile\", {} }}]", judge(attack, "{ value = 0.0 }"));
+        let (policy, lines) = train(attack, &[judges, "circuit.failed_steps=0".into()]);
+        let steps = lines.iter().filter(|line| line["judge/hostile/turns"].is_number()).count();
+        assert_eq!(
+            sum(&lines, &format!("plugin/hostile/faults/{code}")),
+            (16 * steps) as f64,
+            "{attack}: every row of {steps} steps"
+        );
+        assert_eq!(steps, 7, "{attack}");
+        assert!(policy == alone, "{attack}: the policy differs");
+    }
+}
+
+#[test]
+fn judge_that_turns_hostile_is_replaced_by_the_generation_before_it() {
+    let folder = Folder::new();
+    let recipe = folder.recipe();
+    let own = |attack: &str| judge(attack, "\"drop-group\"");
+    let sets = [
+        format!("stages.grpo.judges=[{{ name = \"graded\", {} }}]", own("honest")),
+        format!(
+            "stages.grpo.swaps=[{{ step = 3, replace = \"graded\", plugin = {}, grants = {{ models = [\"policy\"] }}, \
+             config = {{ attack = \"spin-later\", model = \"policy\" }}, limits = {{ fuel = 20000000, fuel_per_row = 100000 }} }}]",
+            guest("judge-hostile")
+        ),
+        "circuit.failed_steps=2".to_owned(),
+    ];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set.as_str()]).collect();
+    folder.plumb(&[&["train", &recipe, "--run-dir", "run"], &sets[..]].concat()).ok();
+    let lines = metrics(&folder.path("run"));
+    let faults: Vec<f64> = lines
+        .iter()
+        .filter(|line| line["judge/graded/turns"].is_number())
+        .map(|line| line["plugin/graded/faults/out_of_fuel"].as_f64().unwrap_or(0.0))
+        .collect();
+    assert_eq!(faults, [0.0, 0.0, 16.0, 16.0, 0.0, 0.0, 0.0], "two steps without verdicts, then the honest judge again");
+}

@@ -13,6 +13,7 @@ use plumb_core::{
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::answer;
 use crate::bindings::types::Fault;
 use crate::cache::Cache;
 use crate::context::Identity;
@@ -286,7 +287,7 @@ impl NotStarted {
     fn told(self, label: &str, kind: PluginKind, digest: &str) -> Error {
         let plugin = label.to_owned();
         match self {
-            NotStarted::Config(Refusal::Schema(message)) => Error::Schema { plugin, message },
+            NotStarted::Config(Refusal::Schema(message)) => Error::Schema { plugin, message: answer::clip(message) },
             NotStarted::Config(Refusal::Config(message)) => Error::Config { plugin, code: "schema".into(), message },
             NotStarted::Call("init", _, CallError { fault: PluginFault::Fault { code, message }, .. }) => {
                 Error::Config { plugin, code, message }

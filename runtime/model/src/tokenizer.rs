@@ -49,7 +49,10 @@ impl Tokenizer {
         match self.0.tokenizer.encode_fast(text, false) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
             Err(error) => {
-                let unknown = text.char_indices().find(|(_, c)| self.0.tokenizer.encode_fast(c.to_string(), false).is_err());
+                // Each character once: texts repeat them, and may be long.
+                let mut tried = BTreeSet::new();
+                let mut first = text.char_indices().filter(|(_, c)| tried.insert(*c));
+                let unknown = first.find(|(_, c)| self.0.tokenizer.encode_fast(c.to_string(), false).is_err());
                 let reason = unknown.map_or_else(
                     || error.to_string(),
                     |(at, c)| format!("the vocabulary has no token for {c:?} (byte {at} of the text)"),

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use plumb_core::recipe::LimitsUse;
 use plumb_core::{Decision, Filter, Outcome, PluginError, PluginKind, Shaped, Shaper};
 use serde_json::json;
 
-use crate::support::{Neighbour, POISONED, Process, ROWS, alone, batch, request};
+use crate::support::{Neighbour, POISONED, Process, ROWS, alone, batch, request, roomy};
 
 /// Attacks of `reward-hostile`, and what becomes of the poisoned row: a code, or None where the row is scored, since nothing but a
 /// limit was met. `docs/src/security.md` lists them.
@@ -53,11 +52,6 @@ const REWARDS: [(&str, Option<&str>); 41] = [
     ("long-panic", Some("trap")),
     ("ask-again", Some("again")),
 ];
-
-/// Fuel enough to fill memory with something, so that another limit is met.
-fn roomy() -> LimitsUse {
-    LimitsUse { fuel: Some(1_000_000_000), memory_mib: Some(256), ..LimitsUse::default() }
-}
 
 /// Runs one attack, checks all that must hold after any, and says what became of the poisoned row.
 fn attack(neighbour: &Neighbour, name: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! Many calls, one row in twenty of them hostile: what is taken is given back.
+//! Many calls, one row in twenty of them hostile, and between them judges and tools that attack: what is taken is given back.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +9,7 @@ use plumb_host::limits;
 use serde_json::json;
 
 use crate::support::{Neighbour, Process, alone, request};
+use crate::{judges, tools};
 
 /// Attacks that take turns.
 const ATTACKS: [&str; 16] = [
@@ -29,6 +30,11 @@ const ATTACKS: [&str; 16] = [
     "slow-drip",
     "long-panic",
 ];
+/// Attacks of judges and of tools that take turns after every so many calls.
+const JUDGES: [&str; 8] =
+    ["honest", "spin-later", "trap-later", "growing-memo", "grow-every-turn", "pair-flood", "broken-prompt", "log-flood"];
+const TOOLS: [&str; 8] = ["none", "spin", "trap", "grow-small", "megabytes", "broken", "too-many", "log-flood"];
+const OTHERS_EVERY: u64 = 32;
 const ROWS: u64 = 8;
 
 /// Rows of call `call`; one in twenty of all rows is poisoned.
@@ -53,6 +59,8 @@ fn soak(calls: u64) {
         neighbour.host.load(request).unwrap().into_reward().unwrap()
     };
     let mut plugins: Vec<_> = ATTACKS.iter().map(|attack| load(attack)).collect();
+    let judging: Vec<_> = JUDGES.iter().map(|attack| (*attack, judges::judge(&neighbour, attack))).collect();
+    let tool = tools::tool(&neighbour, crate::support::limits());
     let start = Instant::now();
     let (mut warm, mut hostile) = (None, 0u64);
     for call in 0..calls {
@@ -63,6 +71,17 @@ fn soak(calls: u64) {
             assert_eq!(*outcome, Outcome::Scored(row as f64), "call {call}, {}", ATTACKS[turn]);
         }
         hostile += poisoned.iter().filter(|poisoned| **poisoned).count() as u64;
+        if call % OTHERS_EVERY == 0 {
+            let turn = (call / OTHERS_EVERY) as usize;
+            let (attack, judge) = &judging[turn % JUDGES.len()];
+            let honest = ["honest", "log-flood", "grow-every-turn"].contains(attack);
+            assert_eq!(judges::sit(&**judge, attack).is_ok(), honest, "call {call}, {attack}");
+            judge.end_step();
+            drop(judge.take_metrics());
+            let attack = TOOLS[turn % TOOLS.len()];
+            let scored = ["none", "grow-small", "log-flood"].contains(&attack);
+            assert_eq!(tools::call(&tool, attack).is_ok(), scored, "call {call}, {attack}");
+        }
         if call % 64 == 63 {
             plugins.iter().for_each(|plugin| plugin.end_step());
             plugins.iter().for_each(|plugin| drop(plugin.take_metrics()));

@@ -31,6 +31,11 @@ pub fn limits() -> LimitsUse {
     LimitsUse { fuel: Some(20_000_000), fuel_per_row: Some(200_000), memory_mib: Some(96), ..LimitsUse::default() }
 }
 
+/// Fuel enough to fill memory with something, so that another limit is met.
+pub fn roomy() -> LimitsUse {
+    LimitsUse { fuel: Some(1_000_000_000), memory_mib: Some(256), ..LimitsUse::default() }
+}
+
 /// A request for bytes that no file holds.
 pub fn bytes(component: Vec<u8>) -> LoadRequest {
     let source = Source::Bytes("raw".into(), component);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plumb_core::recipe::{Grants, LimitsUse};
 use plumb_core::services::Models;
-use plumb_core::{Outcome, PluginKind};
+use plumb_core::{Column, Outcome, PluginKind};
 use plumb_host::{Error, LoadRequest, inspect};
 use serde_json::json;
 
@@ -77,6 +77,18 @@ fn budget_counts_what_is_read_and_written_and_not_what_might_have_been() {
 fn questions_that_are_none_never_reach_the_model() {
     let models = Arc::new(Counting::default());
     assert_eq!(outcomes(Arc::clone(&models) as _, asks(json!({ "mode": "broken-texts" }))), Err("invalid-question".to_owned()));
+    assert_eq!(*models.asked.lock().unwrap(), 0);
+}
+
+#[test]
+fn what_a_tokenizer_would_read_is_paid_from_the_plugins_fuel_before_it_reads() {
+    let models = Arc::new(Counting::default());
+    let request = asks(json!({ "mode": "generate", "max_tokens": 1 }));
+    let reward = host(Arc::clone(&models) as _).load(request).unwrap().into_reward().unwrap();
+    let mut long = batch(1);
+    long.insert("completion", Column::Text(["x".repeat(1 << 20)].iter().collect()));
+    let outcomes = reward.score(long).unwrap().outcomes;
+    assert!(matches!(&outcomes[0], Outcome::Failed(fault) if fault.code == "out_of_fuel"), "{outcomes:?}");
     assert_eq!(*models.asked.lock().unwrap(), 0);
 }
 
