@@ -167,7 +167,7 @@ fn writes_to_kv_are_bounded_over_all_calls_of_a_step() {
     assert!(grown < 160 << 10, "{grown} KiB");
     plugin.end_step();
     let warnings: Vec<_> = neighbour.lines.take_lines().into_iter().map(|line| line.message).collect();
-    assert_eq!(warnings[0], "`kv` writes and metrics of a step take more than 64 MiB: those of 26 calls are lost");
+    assert_eq!(warnings[0], "`kv` writes, metrics and states of a step take more than 64 MiB: those of 26 calls are lost");
     assert!(plugin.save_state().unwrap().unwrap().len() <= 2 * plumb_host::limits::KV_BYTES);
     assert!(plugin.shape(&batch(false)).is_ok(), "the next step goes on");
     neighbour.is_well("kv-flood");

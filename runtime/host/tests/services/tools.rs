@@ -27,7 +27,9 @@ fn with_tools(tools: &[(&str, ToolUse)]) -> Result<Host, Error> {
 /// What a plugin that calls `tool` with each of `arguments` gets; -1 for a fault of the row.
 fn called(host: &Host, mode: &str, tool: &str, arguments: &[&str]) -> Result<Vec<f64>, String> {
     let grants = Grants { models: names(&["grader"]), tools: names(&["add", "calculator", "gone"]), ..Grants::default() };
-    let request = request(PluginKind::Reward, "reward-asks", json!({ "mode": mode, "tool": tool }), grants);
+    let mut request = request(PluginKind::Reward, "reward-asks", json!({ "mode": mode, "tool": tool }), grants);
+    // Enough to pay for all calls of tools that a row may make.
+    request.limits.fuel = Some(1_000_000_000);
     let mut batch = Batch::new(0, (0..arguments.len() as u64).collect(), vec![arguments.len() as u32]);
     batch.insert("completion", Column::Text(arguments.iter().collect()));
     let outcomes = host.load(request).unwrap().into_reward().unwrap().score(batch).unwrap().outcomes;
