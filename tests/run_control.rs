@@ -78,6 +78,8 @@ fn plugins_of_a_run_under_way_are_swapped_shadowed_and_rolled_back_and_replay_pr
     assert!(shown.contains("(command)") && shown.contains("(rollback)"), "{shown}");
     let late = run(&["rollback", "runs/tiny", "exact", "--json"]);
     assert_eq!((late.code, &late.error()["code"]), (Some(2), &"run.not_training".into()));
+    let left = data(run(&["swap", "runs/tiny", "--replace", "exact=reward-exact-match", "--json"]));
+    assert_eq!(left["status"], "waits-for-resume", "{left}");
     let replayed = data(run(&["replay", "runs/tiny", "--json"]));
     assert_eq!(replayed["difference"], Value::Null);
     assert!(replayed["values"].as_u64() > Some(0));

@@ -161,9 +161,14 @@ fn grpo(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
             &key(&format!("rewards.{name}")),
             "two rewards have this name; give one of them another `name`",
         )?;
-        require(reward.weight.is_finite(), &key(&format!("rewards.{name}.weight")), "must be finite")?;
-        if let FaultPolicy::Value(value) = reward.on_fault {
-            require(value.is_finite(), &key(&format!("rewards.{name}.on_fault.value")), "must be finite")?;
+    }
+    let rewards = stage.rewards.iter().map(|reward| ("rewards", &reward.plugin, reward.weight, reward.on_fault));
+    let judges = stage.judges.iter().map(|judge| ("judges", &judge.plugin, judge.weight, judge.on_fault));
+    for (list, plugin, weight, on_fault) in rewards.chain(judges) {
+        let name = plugin.name.as_ref().unwrap_or(&plugin.plugin);
+        require(weight.is_finite(), &key(&format!("{list}.{name}.weight")), "must be finite")?;
+        if let FaultPolicy::Value(value) = on_fault {
+            require(value.is_finite(), &key(&format!("{list}.{name}.on_fault.value")), "must be finite")?;
         }
     }
     Ok(())
@@ -287,6 +292,8 @@ mod tests {
             ("stages.rl.rewards=[]", "stages.rl.rewards"),
             ("stages.rl.rewards=[{ plugin = \"a\" }, { plugin = \"a\" }]", "stages.rl.rewards.a"),
             ("stages.rl.rewards.a.weight=inf", "stages.rl.rewards.a.weight"),
+            ("stages.rl.judges=[{ plugin = \"j\", weight = inf }]", "stages.rl.judges.j.weight"),
+            ("stages.rl.judges=[{ plugin = \"j\", on_fault = { value = nan } }]", "stages.rl.judges.j.on_fault.value"),
             ("stages.rl.optimizer.adam_beta2=1.0", "stages.rl.optimizer.adam_beta2"),
             ("stages.rl.optimizer.learning_rate=nan", "stages.rl.optimizer.learning_rate"),
             ("stages.sft.rewards=[{ plugin = \"a\" }]", "stages.sft.rewards"),

@@ -97,6 +97,14 @@ impl Tokenizer {
         self.0.tokenizer.token_to_id(token)
     }
 
+    /// The byte that a token stands for by itself: of tokenizers with byte fallback (Llama 2, Mistral), `<0x00>` to `<0xFF>`.
+    pub fn fallback_byte(&self, id: u32) -> Option<u8> {
+        let token = self.0.tokenizer.id_to_token(id)?;
+        let digits = token.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;
+        // Elsewhere such a token is the text that it is spelled with.
+        u8::from_str_radix(digits, 16).ok().filter(|_| self.decode_raw(&[id]) != token)
+    }
+
     /// Number of tokens, special ones included. The model's embedding may have more rows than that.
     pub fn vocab_size(&self) -> usize {
         self.0.tokenizer.get_vocab_size(true)

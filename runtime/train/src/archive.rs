@@ -121,17 +121,29 @@ impl Archive {
     /// The selected steps that have completions, in order.
     ///
     /// # Errors
-    /// [`Error::NoSteps`] when there are none to select.
+    /// [`Error::NoSteps`] when there are none to select; [`crate::run::Error::Malformed`] at a step whose file of completions is not the one
+    /// that the ledger names.
     pub fn steps<'a>(&'a self, selection: &'a Selection) -> Result<impl Iterator<Item = Result<RecordedStep>> + 'a> {
         self.check(selection)?;
         let steps = self.ledger()?.filter_map(|record| match record {
             Ok(Record::Step(step)) if selection.has(&step.stage, step.step) && !step.completions.is_empty() => {
-                Some(self.step(step).map(|(step, _)| step))
+                Some(self.step(step).and_then(|(step, sha256)| self.unchanged(step, &sha256)))
             }
             Ok(_) => None,
             Err(error) => Some(Err(error)),
         });
         Ok(steps)
+    }
+
+    fn unchanged(&self, step: RecordedStep, sha256: &str) -> Result<RecordedStep> {
+        match &step.record.completions_sha256 {
+            Some(recorded) if recorded != sha256 => {
+                let path = completions_file(&self.run_dir, step.record.step);
+                let reason = format!("its SHA-256 is {sha256}, the ledger's step {} names {recorded}", step.record.step);
+                Err(crate::run::Error::Malformed { path, reason }.into())
+            }
+            _ => Ok(step),
+        }
     }
 
     /// Refuses a selection without steps.

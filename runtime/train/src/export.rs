@@ -101,8 +101,14 @@ pub fn pairs<'a>(
 ) -> Result<impl Iterator<Item = Result<Vec<PreferencePair>>> + 'a> {
     Ok(archive.steps(selection)?.map(move |step| {
         let step = step?;
-        let rows = scored(&step);
-        Ok(if step.record.pairs.is_empty() { best_and_worst(&rows, margin) } else { recorded(&rows, &step.record.pairs, margin) })
+        let mut rows = scored(&step);
+        if step.record.pairs.is_empty() {
+            return Ok(best_and_worst(&rows, margin));
+        }
+        // Rewards are of the texts that were sampled; filters that make pairs may have put others in their place.
+        let texts = step.table.texts("completion").unwrap_or_default();
+        rows.iter_mut().zip(texts).for_each(|(row, text)| text.clone_into(&mut row.completion));
+        Ok(recorded(&rows, &step.record.pairs, margin))
     }))
 }
 

@@ -122,6 +122,11 @@ impl Weight {
             }
         }
     }
+
+    /// Whether it is 0 at every step: what is weighed so only informs.
+    pub fn informs_only(&self) -> bool {
+        self.constant == 0.0 && self.schedule.is_empty()
+    }
 }
 
 impl From<f64> for Weight {
@@ -231,7 +236,7 @@ impl StagePlugins {
             plugins.note(loaded.id(), plugin, factory);
             let name = plugins.new_name(stage, "judges", loaded.id(), plugin)?;
             let weights = course(stage, &name, *weight, weight_schedule)?;
-            let tokens_per_row = plugin.grants.tokens_per_row.unwrap_or(TOKENS_PER_ROW);
+            let tokens_per_row = tokens_per_row(plugin);
             let (weight, on_fault) = (weights.at(1), *on_fault);
             plugins.judges.push(JudgeSlot { name, plugin: loaded, weight, weights, on_fault, tokens_per_row });
         }
@@ -288,18 +293,18 @@ impl StagePlugins {
         all.map(|(name, plugin)| (name.clone(), plugin, self.used[name].clone())).collect()
     }
 
-    /// Puts another generation into the slot of that name and of its kind.
+    /// Puts another generation into the slot of that name and of its kind; `used` is how it was asked for.
     ///
     /// # Panics
     /// When there is no such slot.
-    pub fn set(&mut self, name: &str, plugin: &AnyPlugin) {
+    pub fn set(&mut self, name: &str, plugin: &AnyPlugin, used: &PluginUse) {
         let found = match plugin {
             AnyPlugin::Reward(new) => {
                 self.rewards.iter_mut().find(|slot| slot.name == name).map(|slot| slot.plugin = Arc::clone(new))
             }
-            AnyPlugin::Judge(new) => {
-                self.judges.iter_mut().find(|slot| slot.name == name).map(|slot| slot.plugin = Arc::clone(new))
-            }
+            AnyPlugin::Judge(new) => self.judges.iter_mut().find(|slot| slot.name == name).map(|slot| {
+                (slot.plugin, slot.tokens_per_row) = (Arc::clone(new), tokens_per_row(used));
+            }),
             AnyPlugin::Shaper(new) => {
                 self.shapers.iter_mut().find(|slot| slot.name == name).map(|slot| slot.plugin = Arc::clone(new))
             }
@@ -397,6 +402,10 @@ impl StagePlugins {
     pub fn reward_busy_s(&self) -> Option<f64> {
         self.rewards.iter().filter_map(|reward| reward.plugin.busy_s()).reduce(|sum, busy| sum + busy)
     }
+}
+
+fn tokens_per_row(plugin: &PluginUse) -> u64 {
+    plugin.grants.tokens_per_row.unwrap_or(TOKENS_PER_ROW)
 }
 
 fn end_step(plugin: &(impl Plugin + ?Sized), prefix: &str) -> Vec<(String, f64)> {

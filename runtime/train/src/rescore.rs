@@ -12,11 +12,11 @@ use crate::advantage::{Scaling, TRL_DDOF, TRL_EPSILON, group_relative};
 use crate::archive::{Archive, Selection};
 use crate::compare::{Comparison, compare};
 use crate::error::{Error, Result};
-use crate::pipeline::Assessed;
 use crate::pipeline::filtering::select;
 use crate::pipeline::record::RecordedStep;
 use crate::pipeline::scoring::checked_rewards;
 use crate::pipeline::shaping::shape;
+use crate::pipeline::{Assessed, spans};
 use crate::plugins::{FilterSlot, ShaperSlot};
 use crate::run::{Table, TableColumn};
 
@@ -136,7 +136,7 @@ pub fn rescore(archive: &Archive, selection: &Selection, subject: &Subject, agai
         let old = recorded(&step, against)?;
         let stage = archive.recipe.recipe.stages.iter().find(|stage| stage.name == step.record.stage);
         let scale = stage.map_or(ScaleRewards::Group, |stage| stage.grpo.scale_rewards);
-        let outcomes = ask(subject, &step, scale)?;
+        let outcomes = ask(archive, subject, &step, scale)?;
         subject.plugin().end_step();
         steps += 1;
         let recorded = step.rows();
@@ -200,8 +200,11 @@ fn recorded(step: &RecordedStep, name: &str) -> Result<Vec<Option<f64>>> {
 }
 
 /// One outcome per row, and a filter's reason for dropping it. Shapers and filters do not see rows that had left the step.
-fn ask(subject: &Subject, step: &RecordedStep, scale: ScaleRewards) -> Result<Vec<(Outcome, Option<String>)>> {
+fn ask(archive: &Archive, subject: &Subject, step: &RecordedStep, scale: ScaleRewards) -> Result<Vec<(Outcome, Option<String>)>> {
     let mut rows = step.rewarded_rows();
+    if rows.scores.iter().any(|scores| !scores.spans.is_empty()) {
+        spans::align(&mut rows, archive.tokenizer()?);
+    }
     let gone: Vec<bool> = rows.dropped.iter().map(Option::is_some).collect();
     let (mut assessed, mut models) = (Assessed::default(), NoModels);
     match subject {

@@ -235,6 +235,10 @@ fn sampler(seed: u64, index: usize, stage: &Stage, data: &StageData) -> Result<S
     Sampler::new(seed, index as u64, rows, needed).ok_or_else(|| Error::TooFewRows { stage: stage.name.clone(), rows, needed })
 }
 
+/// Beginnings of the names of numbers that count for the first step over a batch alone: later ones spend no such time, sample nothing and
+/// call no plugin.
+const OF_THE_BATCH: [&str; 4] = ["time/", "plugin/", "judge/", "rollout/"];
+
 /// What the loop counts, kept in checkpoints.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Counters {
@@ -340,18 +344,23 @@ impl Run<'_> {
                 }
                 let failing = self.generations.breaker.clone();
                 if let Err(error) = self.generations.boundary(plugins, stage_step + 1, self.step + 1) {
+                    self.generations.breaker = failing;
+                    if let Error::CircuitOpen { plugin, .. } = &error {
+                        // Who goes on gives the plugin its steps again, also where a checkpoint of this step has counted the last of them.
+                        self.generations.breaker.reset(plugin);
+                        self.saved = None;
+                    }
                     self.save_before(index, stage_step, &states);
                     return Err(error);
                 }
-                for message in self.generations.messages() {
-                    self.observer.message(&message);
-                }
+                self.tell();
                 plugins.set_weights(stage_step + 1);
                 let (batch, next) = (stage_step / per_batch, self.step + 1);
                 lesson = match objective.prepare(&mut self.served(objective.temperature()), plugins, batch, next) {
                     Ok(lesson) => lesson,
                     Err(error) => {
                         self.generations.withdraw(self.step + 1)?;
+                        self.tell();
                         self.generations.breaker = failing;
                         self.save_before(index, stage_step, &states);
                         return Err(error);
@@ -394,7 +403,7 @@ impl Run<'_> {
             for (name, weight) in plugins.weights() {
                 metrics.set(format!("rewards/{name}/weight"), weight);
             }
-            let once = |name: &str| name.starts_with("time/") || name.starts_with("plugin/");
+            let once = |name: &str| OF_THE_BATCH.iter().any(|prefix| name.starts_with(prefix));
             for (name, value) in lesson.metrics.iter().filter(|(name, _)| fresh || !once(name)) {
                 metrics.set(name, *value);
             }
@@ -513,6 +522,13 @@ impl Run<'_> {
         let mut dropped: Vec<usize> = choices.into_iter().flat_map(|choice| choice.dropped).collect();
         dropped.sort_unstable();
         Ok(dropped)
+    }
+
+    /// Tells what happened to plugins.
+    fn tell(&mut self) {
+        for message in self.generations.messages() {
+            self.observer.message(&message);
+        }
     }
 
     fn log(&mut self, metrics: &MetricSet) -> Result<()> {

@@ -70,7 +70,7 @@ fn text(replayed: &Replayed) -> String {
 }
 
 fn difference_text(difference: &Difference, values: u64) -> String {
-    let Difference { stage, step, row, row_id, value, recorded, recomputed, plugins, completions_changed } = difference;
+    let Difference { stage, step, row, row_id, value, recorded, recomputed, plugins, completions_changed, refilled } = difference;
     let row = row.zip(*row_id).map_or_else(String::new, |(row, id)| format!(", row {row} (id {id:#x})"));
     let shown = |value: &Value| match value {
         Value::Null => "none".to_owned(),
@@ -86,6 +86,11 @@ fn difference_text(difference: &Difference, values: u64) -> String {
     );
     if *completions_changed {
         lines.push("  the step's file of completions is not the one that the run wrote".into());
+    }
+    if *refilled {
+        lines.push(
+            "  the step was refilled: judges saw groups that are not on record, so that their verdicts need not repeat".into(),
+        );
     }
     lines.join("\n")
 }

@@ -31,7 +31,6 @@ pub struct RequestArgs {
 /// A plugin for the place (or the side) of the one named `name`: with its limits and grants, and its configuration unless another is
 /// given. A new version of a plugin then runs as the one before did.
 pub fn successor(run: &Path, name: &str, plugin: &str, config: &ConfigArgs, output: Output) -> anyhow::Result<PluginUse> {
-    control::require_trainer(run)?;
     let in_force = generations(run)?.in_force;
     let Some(now) = in_force.iter().find(|generation| generation.id.name == name) else {
         let names: Vec<&str> = in_force.iter().map(|generation| generation.id.name.as_str()).collect();
@@ -48,6 +47,19 @@ pub fn successor(run: &Path, name: &str, plugin: &str, config: &ConfigArgs, outp
     let mut used = now.plugin_use(&file.to_string_lossy());
     used.config = config.read(used.config)?;
     Ok(used)
+}
+
+/// Leaves a request for a run that was stopped.
+pub fn leave(run: &Path, request: Request, output: Output) -> anyhow::Result<ExitStatus> {
+    let (kind, name) = (request.kind(), request.name().to_owned());
+    let id = control::submit_for_resume(run, request)?;
+    output.data(if output.json {
+        json!({ "type": "request", "v": 1, "data": { "id": id, "status": "waits-for-resume" } }).to_string()
+    } else {
+        let run = run.display();
+        format!("request {id} ({kind} of `{name}`) is done when the run goes on: `plumb train RECIPE --run-dir {run} --resume`")
+    })?;
+    Ok(ExitStatus::Success)
 }
 
 /// Hands a request over, waits and tells what became of it.

@@ -1,7 +1,7 @@
 //! `plumb run shadow`: a second opinion in a run under way.
 
 use clap::Args;
-use plumb_train::control::Request;
+use plumb_train::control::{self, Request};
 
 use super::options::{ConfigArgs, named_plugin};
 use super::request::{RequestArgs, send, successor};
@@ -34,6 +34,7 @@ pub struct ShadowArgs {
 pub fn run(args: &ShadowArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let request = match (&args.with, &args.stop) {
         (Some((name, plugin)), _) => {
+            control::require_trainer(&args.request.run)?;
             let plugin = successor(&args.request.run, name, plugin, &args.config, output)?;
             Request::Shadow { name: name.clone(), plugin }
         }

@@ -1,10 +1,11 @@
 //! `plumb run swap`: another plugin for a run under way.
 
 use clap::Args;
-use plumb_train::control::Request;
+use plumb_train::control::{self, Request};
+use plumb_train::run::Error;
 
 use super::options::{ConfigArgs, named_plugin};
-use super::request::{RequestArgs, send, successor};
+use super::request::{RequestArgs, leave, send, successor};
 use crate::exit::ExitStatus;
 use crate::output::Output;
 
@@ -13,6 +14,8 @@ use crate::output::Output;
 /// The run loads the new plugin and tries it on its last batches while it goes on; then it hands over the state and switches between
 /// two steps. It refuses a plugin that cannot be loaded, fails on all rows, or does not take the state. Limits, grants and, without
 /// `--config`, the configuration are those of the plugin that is replaced.
+///
+/// A run that was stopped does it when it goes on with `--resume`, before its first step.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   plumb run swap runs/quickstart --replace exact=./stricter.wasm
@@ -31,7 +34,12 @@ pub struct SwapArgs {
 
 /// Runs the command.
 pub fn run(args: &SwapArgs, output: Output) -> anyhow::Result<ExitStatus> {
-    let (name, plugin) = &args.replace;
-    let plugin = successor(&args.request.run, name, plugin, &args.config, output)?;
-    send(&args.request, Request::Swap { replace: name.clone(), plugin }, output)
+    let ((name, plugin), run) = (&args.replace, &args.request.run);
+    let trained = match control::require_trainer(run) {
+        Err(Error::NotTraining { .. }) if !plumb_train::run::is_over(run) => false,
+        trained => trained.map(|()| true)?,
+    };
+    let plugin = successor(run, name, plugin, &args.config, output)?;
+    let request = Request::Swap { replace: name.clone(), plugin };
+    if trained { send(&args.request, request, output) } else { leave(run, request, output) }
 }

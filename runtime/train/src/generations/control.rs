@@ -104,7 +104,8 @@ pub enum Answer {
 /// Why a request was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// Stable code: `unknown-plugin`, `nothing-before`, `state-refused`, `run-over`, `restarted`, ... or one of loading plugins.
+    /// Stable code: `unknown-plugin`, `nothing-before`, `state-refused`, `run-over`, `restarted`, `withdrawn`, `malformed`, ... or one of
+    /// loading plugins.
     pub code: String,
     /// What is wrong.
     pub message: String,
@@ -158,11 +159,11 @@ pub fn submit(run_dir: &Path, request: Request) -> Result<RequestId> {
 /// is replaced.
 ///
 /// # Errors
-/// [`Error::NotARun`], [`Error::InUse`] when the run is being trained, [`Error::Io`].
+/// [`Error::NotARun`], [`Error::InUse`] when the run is being trained, [`Error::NotTraining`] when it is over, [`Error::Io`].
 pub fn submit_for_resume(run_dir: &Path, request: Request) -> Result<RequestId> {
     match require_trainer(run_dir) {
         Ok(()) => Err(Error::InUse { path: run_dir.to_owned() }),
-        Err(Error::NotTraining { .. }) => write_request(run_dir, request, true),
+        Err(Error::NotTraining { .. }) if !crate::run::is_over(run_dir) => write_request(run_dir, request, true),
         Err(error) => Err(error),
     }
 }
@@ -215,21 +216,22 @@ pub fn wait(run_dir: &Path, id: RequestId, timeout: Duration) -> Result<Option<A
     }
 }
 
-/// Requests without an answer, in their order.
+/// Requests without an answer, in their order. Files that hold none are left out: the trainer refuses them.
 pub fn pending(run_dir: &Path) -> Result<Vec<(RequestId, Request)>> {
-    Ok(unanswered(run_dir)?.into_iter().map(|(id, envelope)| (id, envelope.request)).collect())
+    Ok(unanswered(run_dir)?.into_iter().filter_map(|(id, envelope)| Some((id, envelope.ok()?.request))).collect())
 }
 
-fn unanswered(run_dir: &Path) -> Result<Vec<(RequestId, Envelope)>> {
+/// Requests without an answer; those that are none with the reason.
+fn unanswered(run_dir: &Path) -> Result<Vec<(RequestId, std::result::Result<Envelope, Refusal>)>> {
     let folder = folder(run_dir);
     let files = if folder.exists() { files(&folder)? } else { Vec::new() };
     let answered = |id| files.iter().any(|file| file.id == id && file.what == What::Answer);
     let mut requests = Vec::new();
     for file in files.iter().filter(|file| file.what == What::Request && !answered(file.id)) {
         let bytes = fs::read(&file.path).at("read", &file.path)?;
-        let malformed = |e: serde_json::Error| Error::Malformed { path: file.path.clone(), reason: e.to_string() };
-        let mut envelope: Envelope = serde_json::from_slice(&bytes).map_err(malformed)?;
-        if let Some(plugin) = envelope.request.plugin_mut() {
+        let malformed = |e: serde_json::Error| Refusal::new("malformed", format!("`{}` is no request: {e}", file.path.display()));
+        let mut envelope: std::result::Result<Envelope, Refusal> = serde_json::from_slice(&bytes).map_err(malformed);
+        if let Some(plugin) = envelope.as_mut().ok().and_then(|envelope| envelope.request.plugin_mut()) {
             let copy = folder.join(&plugin.plugin);
             if copy.is_file() {
                 plugin.plugin = copy.to_string_lossy().into_owned();
@@ -299,13 +301,15 @@ impl Inbox {
         let mut waiting = Vec::new();
         for (id, envelope) in unanswered(self.run_dir())? {
             self.taken = id;
-            if let Some(answer) = done(id) {
-                self.answer(id, &answer)?;
-            } else if envelope.on_resume {
-                waiting.push((id, envelope.request));
-            } else {
-                let refusal = Refusal::new("restarted", "the process that trained the run ended before it came to this request");
-                self.answer(id, &Answer::Refused(refusal.hint("ask again")))?;
+            match (done(id), envelope) {
+                (Some(answer), _) => self.answer(id, &answer)?,
+                (None, Err(refusal)) => self.answer(id, &Answer::Refused(refusal))?,
+                (None, Ok(envelope)) if envelope.on_resume => waiting.push((id, envelope.request)),
+                (None, Ok(_)) => {
+                    let refusal =
+                        Refusal::new("restarted", "the process that trained the run ended before it came to this request");
+                    self.answer(id, &Answer::Refused(refusal.hint("ask again")))?;
+                }
             }
         }
         Ok(waiting)
@@ -321,9 +325,14 @@ impl Inbox {
         if newest.is_none_or(|newest| newest <= self.taken) {
             return Ok(Vec::new());
         }
-        let mut requests = pending(self.run_dir())?;
-        requests.retain(|(id, _)| *id > self.taken);
-        self.taken = requests.last().map_or(self.taken, |(id, _)| *id);
+        let (mut requests, before) = (Vec::new(), self.taken);
+        for (id, envelope) in unanswered(self.run_dir())?.into_iter().filter(|(id, _)| *id > before) {
+            self.taken = id;
+            match envelope {
+                Ok(envelope) => requests.push((id, envelope.request)),
+                Err(refusal) => self.answer(id, &Answer::Refused(refusal))?,
+            }
+        }
         Ok(requests)
     }
 
@@ -421,6 +430,29 @@ mod tests {
         assert!(!Path::new(&plugin.plugin).exists());
         assert_eq!(pending(run.path()).unwrap().len(), 1);
         assert_eq!(submit(run.path(), Request::Unshadow { name: "exact".into() }).unwrap(), 3);
+    }
+
+    #[test]
+    fn file_that_holds_no_request_is_refused_and_the_others_are_taken() {
+        let run = run();
+        let mut inbox = Inbox::open(run.path()).unwrap();
+        let rollback = || Request::Rollback { name: "exact".into() };
+        let refused = |id| match wait(run.path(), id, Duration::ZERO).unwrap() {
+            Some(Answer::Refused(refusal)) => refusal.code,
+            other => panic!("{other:?}"),
+        };
+        let spoil = |id: RequestId| fs::write(folder(run.path()).join(format!("{id:06}-rollback.json")), "{").unwrap();
+        submit(run.path(), rollback()).unwrap();
+        spoil(1);
+        submit(run.path(), rollback()).unwrap();
+        assert_eq!(inbox.take().unwrap(), [(2, rollback())]);
+        assert_eq!(refused(1), "malformed");
+        inbox.answer(2, &Answer::Refused(Refusal::new("load", "no"))).unwrap();
+        submit(run.path(), rollback()).unwrap();
+        spoil(3);
+        drop(inbox);
+        assert_eq!(Inbox::open(run.path()).unwrap().take_over(|_| None).unwrap(), []);
+        assert_eq!(refused(3), "malformed");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use plumb_core::recipe::PluginUse;
 use serde::{Deserialize, Serialize};
 
 use crate::generations::control::RequestId;
-use crate::run::append::{AppendFile, line_end};
+use crate::run::append::{AppendFile, line_end, sync_name};
 use crate::run::{ChangeCause, Error, IoContext, Result};
 
 /// The file in the run's folder.
@@ -151,18 +151,23 @@ impl History {
         line.push('\n');
         self.file.append(line.as_bytes())?;
         self.file.sync()?;
+        if self.lines.is_empty() {
+            // Its name too: the file may be new.
+            sync_name(&self.path)?;
+        }
         self.lines.push(boundary);
         Ok(())
     }
 
     /// Takes back the line of step `step`, if there is one and nothing after it: the step was never done, and whoever goes on may
-    /// do it otherwise.
-    pub fn withdraw(&mut self, step: u64) -> Result<()> {
-        if self.lines.pop_if(|line| line.step == step).is_some() {
+    /// do it otherwise. Returns that line.
+    pub fn withdraw(&mut self, step: u64) -> Result<Option<Boundary>> {
+        let line = self.lines.pop_if(|line| line.step == step);
+        if line.is_some() {
             self.file = AppendFile::open(&self.path, self.lines.len() as u64, line_end)?;
             self.file.sync()?;
         }
-        Ok(())
+        Ok(line)
     }
 }
 

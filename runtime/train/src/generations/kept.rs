@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plumb_core::recipe::PluginUse;
-use plumb_core::{Filter, Judge, PluginId, RewardFn, Shaper};
+use plumb_core::{Filter, Judge, Plugin, PluginId, RewardFn, Shaper};
 
 use super::control::Refusal;
 use super::history::Source;
@@ -54,7 +54,8 @@ pub fn keep(run_dir: &Path, factory: &dyn PluginFactory, id: &PluginId, locked: 
     Ok(())
 }
 
-/// Loads plugins as another factory does, and from a run's own copies where that fails, since files elsewhere may be gone.
+/// Loads plugins as another factory does, and from a run's own copies where files elsewhere are gone, or were rebuilt in place and
+/// swapped in: the recipe still means what the run began with.
 pub struct OrKept<'a> {
     factory: &'a dyn PluginFactory,
     run_dir: PathBuf,
@@ -67,16 +68,31 @@ impl<'a> OrKept<'a> {
         Ok(OrKept { factory, run_dir: run_dir.to_owned(), locked: read_plugins_lock(run_dir)? })
     }
 
-    fn load<T>(&self, plugin: &PluginUse, load: impl Fn(&PluginUse) -> Result<T, LoadError>) -> Result<T, LoadError> {
-        load(plugin).or_else(|error| {
-            let config = config_sha256(&plugin.config);
-            let same = |locked: &&LockedPlugin| locked.source == plugin.plugin && locked.config_sha256 == config;
-            let kept = self.locked.iter().find(same).map(|locked| path(&self.run_dir, &locked.sha256));
-            let Some(kept) = kept.filter(|kept| kept.exists()) else { return Err(error) };
-            let kept = std::path::absolute(kept)?.to_string_lossy().into_owned();
-            // What was wrong with the recipe's own file is what the user can mend.
-            load(&PluginUse { plugin: kept, ..plugin.clone() }).map_err(|_| error)
-        })
+    fn load<T: Plugin + ?Sized>(
+        &self,
+        plugin: &PluginUse,
+        load: impl Fn(&PluginUse) -> Result<Arc<T>, LoadError>,
+    ) -> Result<Arc<T>, LoadError> {
+        let loaded = load(plugin);
+        let config = config_sha256(&plugin.config);
+        let same = |locked: &&LockedPlugin| locked.source == plugin.plugin && locked.config_sha256 == config;
+        let Some(began_with) = self.locked.iter().find(same) else { return loaded };
+        // What a swap brought has no source in the lock file.
+        let swapped_in = |id: &PluginId| {
+            let brought =
+                |locked: &LockedPlugin| locked.source.is_empty() && (&locked.name, &locked.sha256) == (&id.name, &id.digest);
+            id.digest != began_with.sha256 && self.locked.iter().any(brought)
+        };
+        if loaded.as_ref().is_ok_and(|loaded| !swapped_in(loaded.id())) {
+            return loaded;
+        }
+        let kept = path(&self.run_dir, &began_with.sha256);
+        if !kept.exists() {
+            return loaded;
+        }
+        let kept = std::path::absolute(kept)?.to_string_lossy().into_owned();
+        // What was wrong with the recipe's own file is what the user can mend.
+        load(&PluginUse { plugin: kept, ..plugin.clone() }).or(loaded)
     }
 }
 

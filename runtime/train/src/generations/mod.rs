@@ -1,7 +1,7 @@
 //! Generations: the plugins of a stage change while it runs, always between two steps.
 //!
 //! ```text
-//! a new batch begins ─► known changes of a resumed run ─► or: schedule, open circuits, requests ─► changes.jsonl ─► the step
+//! a new batch begins ─► known changes of a resumed run ─► or: schedule, requests, open circuits ─► changes.jsonl ─► the step
 //! ```
 //! A slot, that is a name in the run, holds the generation in use and the one before, which stays loaded. What replaces a plugin is
 //! loaded and tried on a thread of its own; the switch itself hands the state over and takes a pointer's time.
@@ -158,7 +158,7 @@ impl<'a> Generations<'a> {
             if let Some(previous) = &previous {
                 restore(&previous.plugin, done, state(&key("previous", &name, &previous.plugin))?)?;
             }
-            plugins.set(&name, &current.plugin);
+            plugins.set(&name, &current.plugin, &current.source.used);
             self.slots.insert(name, Slot { current, previous });
         }
         for (name, source) in shadows {
@@ -196,6 +196,8 @@ impl<'a> Generations<'a> {
         while let Some(next) = self.scheduled.pop_front_if(|next| next.step <= stage_step) {
             changes.push(self.follow_schedule(plugins, next, step)?);
         }
+        // Requests come before circuits: who replaces a plugin that fails need not wait for its circuit, nor be stopped by it.
+        let answers = self.serve(plugins, step, &mut changes)?;
         while let Some((name, streak)) = self.breaker.open(self.rule) {
             if self.slots.get(&name).is_none_or(|slot| slot.previous.is_none()) {
                 return Err(Error::CircuitOpen { step: step - 1, plugin: name, streak });
@@ -207,16 +209,24 @@ impl<'a> Generations<'a> {
             self.go_back(plugins, &name, ChangeCause::Circuit, step);
             changes.push(Change::Restore { name, cause: ChangeCause::Circuit, request: None });
         }
-        let answers = self.serve(plugins, step, &mut changes)?;
         if !changes.is_empty() {
             self.history.append(Boundary { step, stage: self.stage.clone(), changes })?;
         }
         answers.iter().try_for_each(|(id, answer)| Ok(self.inbox.answer(*id, answer)?))
     }
 
-    /// Step `step` could not be begun: its changes are taken back from the history, so that who goes on need not repeat them.
+    /// Step `step` could not be begun: its changes are taken back from the history, so that who goes on need not repeat them, and
+    /// those who asked for them are told.
     pub fn withdraw(&mut self, step: u64) -> Result<()> {
-        Ok(self.history.withdraw(step)?)
+        let Some(line) = self.history.withdraw(step)? else { return Ok(()) };
+        for change in &line.changes {
+            let Some(id) = change.request() else { continue };
+            let message = format!("step {step} could not be begun with it, and it was taken back");
+            self.messages.push(format!("request {id} was done, but {message}"));
+            let refusal = Refusal::new("withdrawn", message).hint("ask again when what stopped the run is mended");
+            self.inbox.answer(id, &Answer::Refused(refusal))?;
+        }
+        Ok(())
     }
 
     /// Changes that the ledger is to have before the next step.
@@ -312,7 +322,9 @@ impl<'a> Generations<'a> {
         let kind = slot.current.plugin.plugin().id().kind;
         if current.is_none() && kind == plumb_core::PluginKind::Judge {
             let refusal = Refusal::new("unsupported", format!("`{}` is a judge, and judges cannot have shadows", request.name()));
-            return Err(refusal.hint("compare judges over the recorded completions: `plumb run rescore`"));
+            return Err(
+                refusal.hint("`plumb run swap` puts another judge in its place, and `plumb run rollback` brings this one back")
+            );
         }
         let state = current.map(|plugin| plugin.plugin().save_state()).transpose();
         let state = state.map_err(|error| Refusal::from_error("state", &error))?.flatten();
@@ -457,7 +469,8 @@ impl<'a> Generations<'a> {
 
     /// Puts what a slot holds into the stage.
     fn put(&mut self, plugins: &mut StagePlugins, name: &str) {
-        plugins.set(name, &self.slots[name].current.plugin);
+        let Generation { plugin, source } = &self.slots[name].current;
+        plugins.set(name, plugin, &source.used);
         self.breaker.reset(name);
     }
 

@@ -49,8 +49,8 @@ pub struct Lesson {
     pub parts: Vec<Range<usize>>,
     /// Tokens read, prompts included.
     pub tokens: u64,
-    /// Numbers about the batch. Those that start with `time/` or `plugin/` count for its first step alone: later ones spend no
-    /// such time and call no plugin.
+    /// Numbers about the batch. Those that start with `time/`, `plugin/`, `judge/` or `rollout/` count for its first step alone: later
+    /// ones spend no such time, call no plugin and sample nothing.
     pub metrics: Vec<(String, f64)>,
     /// For the ledger, all but the loss.
     pub record: StepRecord,

@@ -9,7 +9,7 @@ use plumb_core::recipe::{FilterScope, StepPolicy};
 use plumb_core::{Batch, Column, Decision, PluginError, Texts};
 use plumb_model::Tokenizer;
 
-use super::{StepModels, expect_len, twice};
+use super::{StepModels, expect_len};
 use crate::error::{Error, Result};
 use crate::plugins::{FilterSlot, StagePlugins};
 use crate::stage::StageData;
@@ -57,6 +57,7 @@ pub fn choose(
                     Ok(_) => {}
                     Err(error) if may_pass(slot, &error) => {
                         dropped.clear();
+                        slot.plugin.retract();
                         break 'passes;
                     }
                     Err(error) => return Err(error),
@@ -78,7 +79,7 @@ fn may_pass(slot: &FilterSlot, error: &Error) -> bool {
 }
 
 fn decide(slot: &FilterSlot, batch: &Batch, models: &mut impl StepModels) -> Result<Decision> {
-    let select = || -> Result<Decision, PluginError> { twice(|| slot.plugin.select(batch)) };
+    let select = || slot.plugin.select(batch);
     let decision = if slot.plugin.asks_models() { models.while_served(|_| select()) } else { select() };
     let decision = decision.map_err(|source| Error::Plugin { step: batch.step, source })?;
     expect_len(decision.keep.len(), batch.rows(), "decisions", &*slot.plugin, batch.step)?;

@@ -161,6 +161,11 @@ fn check(slot: &FilterSlot, decision: &Decision, batch: &Batch, step: u64) -> Re
         }
     }
     for Relabel { column, rows: texts } in &decision.relabels {
+        if column == "prompt" {
+            return wrong(
+                "returned new texts for the column `prompt`: the loss is of completions given what the model read".into(),
+            );
+        }
         if !matches!(batch.column(column), Some(Column::Text(_))) || column == "finish" || column.starts_with("judge/") {
             return wrong(format!(
                 "returned new texts for the column `{column}`, which is no text of the data or the completions"

@@ -6,12 +6,15 @@
 //! begin ─► done └                                  ┘
 //! ```
 //! A judge never waits for a model: it asks, gets its memo back with the answers, and goes on.
+//!
+//! A prompt that a model cannot read is the matter of the rows that it is about, not of the step: it gets empty completions, whose
+//! `finish` is the code of what is wrong with it, and the judge finds no verdict in them.
 
 use std::sync::Arc;
 
 use plumb_core::feedback::{Ask, PluginFault, Turn, Verdicts};
-use plumb_core::services::{Answer, Generated, Models, Question};
-use plumb_core::{Batch, PluginError, RowFault};
+use plumb_core::services::{Answer, Generated, Models, Question, ServiceFault};
+use plumb_core::{Batch, PluginError, RowFault, Texts};
 
 use super::rows::Scores;
 use super::verdicts;
@@ -36,7 +39,7 @@ struct Sitting<'a> {
 
 /// Lets all judges decide over the batch. Returns what each said, with `judge/<name>/{turns,questions,tokens}`.
 ///
-/// A judge whose call, question or answer fails has failed on all its rows, and the others go on.
+/// A judge whose call, answer or question as a whole fails has failed on all its rows, and the others go on.
 ///
 /// # Errors
 /// [`Error::Plugin`] when the host failed.
@@ -59,7 +62,7 @@ pub fn judge(step: u64, judges: &[JudgeSlot], batch: Batch, models: &dyn Models)
         for sitting in &mut sittings {
             let Some(Ask { questions, memo }) = sitting.ask.take() else { continue };
             let own: Vec<Answer> = answers.by_ref().take(questions.len()).collect();
-            match own.into_iter().collect::<Result<Vec<Generated>, _>>() {
+            match answered(&questions, own, models) {
                 Ok(answers) => {
                     sitting.tokens += answers.iter().map(|answer| answer.tokens.values.len() as u64).sum::<u64>();
                     sitting.take_turn(sitting.slot.plugin.resume(&batch, &memo, &answers), step)?;
@@ -109,7 +112,7 @@ impl Sitting<'_> {
         let budget = self.slot.tokens_per_row.saturating_mul(rows);
         let (mut read, mut write) = (0u64, 0u64);
         for Question { model, prompts, sampling } in &ask.questions {
-            match models.count_tokens(model, prompts) {
+            match tokens_of(model, prompts, models) {
                 Ok(tokens) => read += tokens,
                 Err(fault) => return self.fail(fault.code, fault.message),
             }
@@ -129,4 +132,77 @@ impl Sitting<'_> {
         }
         self.tokens += read;
     }
+}
+
+/// Codes of what is wrong with a prompt and not with the question.
+const OF_A_PROMPT: [&str; 3] = ["too-long", "untokenizable", "empty-prompt"];
+
+fn of_a_prompt(fault: &ServiceFault) -> bool {
+    OF_A_PROMPT.contains(&fault.code.as_str())
+}
+
+fn one_by_one(prompts: &Texts) -> impl Iterator<Item = Texts> {
+    (0..prompts.len()).map(|row| std::iter::once(prompts.bytes_at(row)).collect())
+}
+
+/// Tokens of the prompts; one that has no tokens costs nothing.
+fn tokens_of(model: &str, prompts: &Texts, models: &dyn Models) -> Result<u64, ServiceFault> {
+    models.count_tokens(model, prompts).or_else(|fault| {
+        let each = || one_by_one(prompts).map(|prompt| models.count_tokens(model, &prompt).unwrap_or(0)).sum();
+        if of_a_prompt(&fault) { Ok(each()) } else { Err(fault) }
+    })
+}
+
+/// A judge's answers, or the first fault that is not about single prompts, or when no prompt has an answer.
+///
+/// Prompts of a question that has failed are asked once more, each by itself: models remember what they have said, so nothing is
+/// computed again.
+fn answered(questions: &[Question], answers: Vec<Answer>, models: &dyn Models) -> Result<Vec<Generated>, ServiceFault> {
+    let Some(first) = answers.iter().find_map(|answer| answer.as_ref().err().cloned()) else {
+        return Ok(answers.into_iter().flatten().collect());
+    };
+    if let Some(fault) = answers.iter().filter_map(|answer| answer.as_ref().err()).find(|fault| !of_a_prompt(fault)) {
+        return Err(fault.clone());
+    }
+    let alone = |question: &Question| {
+        let Question { model, sampling, prompts } = question.clone();
+        one_by_one(&prompts)
+            .map(|prompts| Question { model: model.clone(), sampling: sampling.clone(), prompts })
+            .collect::<Vec<_>>()
+    };
+    let mut any = answers.iter().any(Result::is_ok);
+    let mut all = Vec::with_capacity(questions.len());
+    for (question, answer) in questions.iter().zip(answers) {
+        if let Ok(answer) = answer {
+            all.push(answer);
+            continue;
+        }
+        let mut joined = Generated::default();
+        for answer in models.generate(&alone(question)) {
+            any |= answer.is_ok();
+            match answer {
+                Ok(one) => append(&mut joined, &one),
+                Err(fault) if of_a_prompt(&fault) => (0..question.sampling.count).for_each(|_| push_missing(&mut joined, &fault)),
+                Err(fault) => return Err(fault),
+            }
+        }
+        all.push(joined);
+    }
+    if any { Ok(all) } else { Err(first) }
+}
+
+fn append(all: &mut Generated, one: &Generated) {
+    for row in 0..one.text.len() {
+        all.text.push(one.text.bytes_at(row));
+        all.tokens.push(one.tokens.row(row));
+        all.logprobs.push(one.logprobs.row(row));
+    }
+    all.finish.extend_from_slice(&one.finish);
+}
+
+fn push_missing(all: &mut Generated, fault: &ServiceFault) {
+    all.text.push("");
+    all.tokens.push(&[]);
+    all.logprobs.push(&[]);
+    all.finish.push(fault.code.clone());
 }

@@ -118,7 +118,7 @@ pub fn assess(
     Ok(assessed)
 }
 
-/// Calls a shaper or filter, a second time when it fails, and checks its answer. A fault when it failed and its `policy` lets the run
+/// Calls a shaper or filter and checks its answer; one that is refused leaves nothing behind in the plugin. A fault when it failed and its `policy` lets the run
 /// go on: with [`StepPolicy::SkipStep`] all live rows have left the step then.
 ///
 /// # Errors
@@ -136,8 +136,14 @@ fn call<T: Send>(
     assessed: &mut Assessed,
 ) -> Result<Result<T, RowFault>> {
     let step = rows.step;
-    let answer = if plugin.asks_models() { models.while_served(|_| twice(&work)) } else { twice(&work) };
-    let checked = answer.map_err(|source| Error::Plugin { step, source }).and_then(|answer| accept(&answer).map(|()| answer));
+    let answer = if plugin.asks_models() { models.while_served(|_| work()) } else { work() };
+    let checked = answer.map_err(|source| Error::Plugin { step, source }).and_then(|answer| match accept(&answer) {
+        Ok(()) => Ok(answer),
+        Err(error) => {
+            plugin.retract();
+            Err(error)
+        }
+    });
     let error = match checked {
         Ok(answer) => return Ok(Ok(answer)),
         Err(error) => error,
@@ -158,14 +164,6 @@ fn call<T: Send>(
         live.iter().for_each(|&row| rows.drop_row(row, || format!("{name}: {code}")));
     }
     Ok(Err(RowFault { code, message }))
-}
-
-/// A call that failed changed nothing, so it may be made again; a host that failed is not asked twice.
-fn twice<T>(work: impl Fn() -> Result<T, PluginError>) -> Result<T, PluginError> {
-    match work() {
-        Err(PluginError { fault, .. }) if !matches!(fault, PluginFault::Host { .. }) => work(),
-        answer => answer,
-    }
 }
 
 fn expect_len(got: usize, expected: usize, what: &str, plugin: &(impl Plugin + ?Sized), step: u64) -> Result<()> {

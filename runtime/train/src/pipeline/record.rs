@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use plumb_core::feedback::Span;
 use plumb_core::rollout::{Completion, FinishReason, Group, Prompt};
 use plumb_core::{Outcome, RowFault};
 use serde_json::{Map, Value};
@@ -311,7 +312,7 @@ impl RecordedStep {
         self.table.columns().filter_map(|(name, _)| Some(name.strip_prefix(STATUS_PREFIX)?.to_owned())).collect()
     }
 
-    /// The step's rows with all that was recorded of them. Rows that left before advantages were made are dropped here too; those
+    /// The step's rows with all that was recorded of them but what follows from texts alone: spans are not aligned yet. Rows that left before advantages were made are dropped here too; those
     /// that filters dropped are not.
     pub fn rewarded_rows(&self) -> StepRows<'_> {
         let (mut rows, records) = (self.rows(), &self.record.completions);
@@ -321,9 +322,15 @@ impl RecordedStep {
             Some(OutcomeRecord::Failed { code }) => Outcome::Failed(recorded_fault(code)),
             None => Outcome::Failed(recorded_fault("missing")),
         };
-        let scores = self.reward_names().into_iter().enumerate().map(|(i, name)| {
+        let names = self.reward_names();
+        // Judges come after the rewards, and each has its judgements, empty ones included.
+        let judges = records.first().map_or(0, |record| record.judgements.len());
+        let rewards = names.len().saturating_sub(judges);
+        let scores = names.into_iter().enumerate().map(|(i, name)| {
             let outcomes = records.iter().map(|record| outcome(record, i)).collect();
-            Scores { name, outcomes, ..Scores::default() }
+            let spans = records.iter().enumerate().flat_map(|(row, record)| recorded_spans(&name, row, record)).collect();
+            let judgement = i.checked_sub(rewards).map(|judge| recorded_judgement(records, judge));
+            Scores { name, outcomes, spans, judgement, ..Scores::default() }
         });
         rows.scores = scores.collect();
         rows.raw = records.iter().map(|record| record.raw).collect();
@@ -333,6 +340,28 @@ impl RecordedStep {
             rows.drop_row(row, || record.reason.clone().unwrap_or_default());
         }
         rows
+    }
+}
+
+fn recorded_spans<'a>(reward: &'a str, row: usize, record: &'a CompletionRecord) -> impl Iterator<Item = Span> + 'a {
+    record.spans.iter().filter(move |span| span.reward == reward).map(move |span| Span {
+        name: span.name.as_str().into(),
+        in_tokens: span.in_tokens,
+        row: row as u32,
+        start: span.start,
+        stop: span.stop,
+        value: span.value,
+    })
+}
+
+fn recorded_judgement(records: &[CompletionRecord], judge: usize) -> Judgement {
+    let all = || records.iter().map(|record| record.judgements.get(judge));
+    let entries = |entries: &Vec<Option<f64>>| entries.iter().map(|entry| entry.unwrap_or(f64::NAN)).collect();
+    let flags = |flags: &Vec<bool>| flags.iter().map(|&flag| f64::from(u8::from(flag))).collect();
+    Judgement {
+        matrix: all().map(|one| one?.matrix.as_ref().map(entries)).collect(),
+        readable: all().map(|one| one?.readable.as_ref().map(flags)).collect(),
+        rationales: all().map(|one| one?.rationale.clone()).collect(),
     }
 }
 
@@ -411,6 +440,34 @@ mod tests {
             other => panic!("{name}: {other:?}"),
         };
         assert_eq!(["prompt", "finish", "data/finish", "answer", "rewards/x"].map(text), ["own 1", "stop", "nested", "8", "y"]);
+    }
+
+    #[test]
+    fn rows_of_a_recorded_step_have_what_judges_said_and_spans() {
+        let examples = examples();
+        let columns = data_columns(examples.iter().map(|example| &example.row));
+        let mut rows = StepRows::new(6, "rl", &columns, examples.iter().collect(), groups(&examples));
+        let outcomes = vec![Outcome::Scored(1.0); 4];
+        let span = Span { name: "steps".into(), in_tokens: true, row: 2, start: 0, stop: 1, value: 0.5 };
+        rows.scores.push(Scores { name: "x".into(), outcomes: outcomes.clone(), spans: vec![span.clone()], ..Scores::default() });
+        let judgement = Judgement {
+            matrix: Some((0..4).map(|row| vec![f64::from(row), -1.0]).collect()),
+            readable: Some(vec![vec![0.0, 1.0]; 4]),
+            rationales: Some((0..4).map(|row| format!("because {row}")).collect()),
+        };
+        rows.scores.push(Scores { name: "j".into(), outcomes, judgement: Some(judgement.clone()), ..Scores::default() });
+        for values in [&mut rows.raw, &mut rows.shaped, &mut rows.advantages] {
+            *values = vec![Some(2.0); 4];
+        }
+        let reasons = reasons(&rows, false);
+        let step = RecordedStep::new(record(&rows, &reasons, &[]), table(&rows, reasons), Path::new("x.parquet")).unwrap();
+        let again = step.rewarded_rows();
+        assert_eq!((&again.scores[0].spans, &again.scores[0].judgement), (&vec![span], &None));
+        assert_eq!(again.scores[1].judgement, Some(judgement));
+        let stage = plumb_core::recipe::FilterStage::Raw;
+        let (before, now) = (rows.batch(&[0, 1, 3], stage), again.batch(&[0, 1, 3], stage));
+        assert!(now.column("judge/j/score").is_some() && now.column("reward/j").is_none());
+        assert_eq!(now.columns().collect::<Vec<_>>(), before.columns().collect::<Vec<_>>());
     }
 
     #[test]

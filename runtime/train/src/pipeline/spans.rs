@@ -57,13 +57,24 @@ fn length(completion: &Completion) -> u32 {
 /// The characters (Unicode scalar values of the decoded text) that each token covers.
 ///
 /// A text's piece is the difference of two decodings that start at the same earlier token, since a decoder may treat a first token
-/// differently. What ends in U+FFFD is a character whose bytes are not all there, or bytes that never become one.
+/// differently. What ends in U+FFFD is a character whose bytes are not all there, or bytes that never become one. Tokens that are a
+/// byte are no matter of decoding: a run of them is its text where it is UTF-8 as a whole, else one U+FFFD a byte.
 pub fn characters(tokenizer: &Tokenizer, tokens: &[u32]) -> Vec<Range<u32>> {
     // `seen` characters are whole after the tokens before `done`; decodings start at `from`. Of the characters after those, `whole` are
     // there and one more is `begun`.
     let (mut from, mut done, mut seen, mut whole, mut begun) = (0, 0, 0u32, 0u32, false);
     let mut covered = Vec::with_capacity(tokens.len());
-    for end in 1..=tokens.len() {
+    while covered.len() < tokens.len() {
+        let end = covered.len() + 1;
+        let bytes: Vec<u8> = tokens[end - 1..].iter().map_while(|&token| tokenizer.fallback_byte(token)).collect();
+        if !bytes.is_empty() {
+            let start = seen + whole + u32::from(begun);
+            covered.extend(run_of_bytes(&bytes, start));
+            (done, seen, whole, begun) = (covered.len(), covered.last().map_or(start, |last| last.end), 0, false);
+            // One token before is enough to tell the next one's text, and a longer run would be decoded again and again.
+            from = done - 1;
+            continue;
+        }
         let known = tokenizer.decode(&tokens[from..done]);
         let grown = tokenizer.decode(&tokens[from..end]);
         let piece = grown.strip_prefix(known.as_str()).unwrap_or("\u{FFFD}");
@@ -77,13 +88,27 @@ pub fn characters(tokenizer: &Tokenizer, tokens: &[u32]) -> Vec<Range<u32>> {
         }
         covered.push(start..seen + count);
         begun = piece.ends_with('\u{FFFD}');
-        if begun {
-            whole = count - 1;
-        } else {
+        if !begun {
             (from, done, seen, whole) = (done, end, seen + count, 0);
+        } else if broken {
+            // What came before this token is settled, so that no decoding gets longer than a character has bytes.
+            (from, done, seen, whole) = (end - 2, end - 1, start, seen + count - 1 - start);
+        } else {
+            whole = count - 1;
         }
     }
     covered
+}
+
+/// The characters that each byte of a run covers, the first of which is `start`.
+fn run_of_bytes(bytes: &[u8], start: u32) -> Vec<Range<u32>> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => {
+            let of_char = |(i, c): (usize, char)| std::iter::repeat_n(start + i as u32..start + i as u32 + 1, c.len_utf8());
+            text.chars().enumerate().flat_map(of_char).collect()
+        }
+        Err(_) => (start..start + bytes.len() as u32).map(|character| character..character + 1).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -101,19 +126,31 @@ mod tests {
     const TOKENS: [&str; 14] = ["</s>", "a", "b", "c", "Ġ", "Ã", "©", "ð", "Ł", "Ļ", "Ĥ", "ab", "cð", "Ã©"];
 
     fn tokenizer() -> Tokenizer {
+        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        of_vocabulary(&TOKENS, &[["a", "b"], ["c", "ð"], ["Ã", "©"]], &level, &level)
+    }
+
+    /// As Llama 2's: words begin with `▁`, and what the vocabulary lacks is spelled in bytes.
+    fn with_fallback(tokens: &[&str]) -> Tokenizer {
+        let decoders = json!([
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+        ]);
+        of_vocabulary(tokens, &[], &json!(null), &json!({"type": "Sequence", "decoders": decoders}))
+    }
+
+    fn of_vocabulary(tokens: &[&str], merges: &[[&str; 2]], pre: &serde_json::Value, decoder: &serde_json::Value) -> Tokenizer {
         let folder = tempfile::tempdir().unwrap();
-        let vocab: serde_json::Map<_, _> = TOKENS.iter().enumerate().map(|(id, token)| ((*token).into(), id.into())).collect();
-        let merges = [["a", "b"], ["c", "ð"], ["Ã", "©"]];
+        let vocab: serde_json::Map<_, _> = tokens.iter().enumerate().map(|(id, token)| ((*token).into(), id.into())).collect();
         let special = json!({"id": 0, "content": "</s>", "special": true, "single_word": false, "lstrip": false, "rstrip": false,
                              "normalized": false});
-        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [special], "normalizer": null,
-            "pre_tokenizer": level, "post_processor": null, "decoder": level,
+            "pre_tokenizer": pre, "post_processor": null, "decoder": decoder,
             "model": {"type": "BPE", "vocab": vocab, "merges": merges, "dropout": null, "unk_token": null,
                       "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false},
         });
-        let config = json!({"architectures": ["LlamaForCausalLM"], "vocab_size": 14, "hidden_size": 8, "intermediate_size": 8,
+        let config = json!({"architectures": ["LlamaForCausalLM"], "vocab_size": tokens.len(), "hidden_size": 8, "intermediate_size": 8,
                             "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 8, "eos_token_id": 0});
         std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
         std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
@@ -136,6 +173,38 @@ mod tests {
         let tokens = ids(&["©", "ab", "ð"]);
         assert_eq!(tokenizer.decode(&tokens), "\u{FFFD}ab\u{FFFD}");
         assert_eq!(characters(&tokenizer, &tokens), [0..1, 1..3, 3..4]);
+    }
+
+    #[test]
+    fn byte_that_never_becomes_a_character_settles_what_came_before_it() {
+        let tokenizer = tokenizer();
+        let tokens = ids(&["a", "ð", "Ã", "Ã", "©", "©", "©", "cð", "Ł", "Ã", "a"]);
+        let text = tokenizer.decode(&tokens);
+        assert_eq!(text, "a\u{FFFD}\u{FFFD}é\u{FFFD}\u{FFFD}c\u{FFFD}\u{FFFD}a");
+        let expected = [(0, 1), (1, 2), (2, 3), (3, 4), (3, 4), (4, 5), (5, 6), (6, 8), (7, 8), (8, 9), (9, 10)];
+        assert_eq!(characters(&tokenizer, &tokens), expected.map(|(start, stop)| start..stop));
+        // Thousands of them are taken apart in no more than a moment: no decoding begins at the first.
+        let many = vec![ids(&["©"])[0]; 20_000];
+        assert_eq!(characters(&tokenizer, &many).last(), Some(&(19_999..20_000)));
+    }
+
+    #[test]
+    fn bytes_of_a_fallback_cover_their_character_and_broken_ones_the_place_of_each() {
+        let vocabulary = ["</s>", "▁ab", "cd", "<0xF0>", "<0x9F>", "<0x99>", "<0x82>", "<0xC3>", "<0xA9>", "▁"];
+        let tokenizer = with_fallback(&vocabulary);
+        let covers = |tokens: &[&str], text: &str, expected: &[(u32, u32)]| {
+            let ids: Vec<u32> = tokens.iter().map(|token| tokenizer.token_id(token).unwrap()).collect();
+            assert_eq!(tokenizer.decode(&ids), text);
+            let expected: Vec<Range<u32>> = expected.iter().map(|&(start, stop)| start..stop).collect();
+            assert_eq!(characters(&tokenizer, &ids), expected, "{tokens:?}");
+        };
+        let smile = ["<0xF0>", "<0x9F>", "<0x99>", "<0x82>"];
+        let whole = [&["▁ab"], &smile[..], &["<0xC3>", "<0xA9>", "cd", "▁ab"]].concat();
+        covers(&whole, "ab🙂écd ab", &[(0, 2), (2, 3), (2, 3), (2, 3), (2, 3), (3, 4), (3, 4), (4, 6), (6, 9)]);
+        // Cut off within a character, the run's whole characters are no text any more either.
+        let cut = [&["▁ab", "<0xC3>", "<0xA9>"], &smile[..2], &["cd"]].concat();
+        covers(&cut, "ab\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}cd", &[(0, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 8)]);
+        covers(&["<0xC3>", "<0xA9>", "▁ab", "</s>"], "é ab", &[(0, 1), (0, 1), (1, 4), (4, 4)]);
     }
 
     fn aligned(tokens: Vec<u32>, text: &str, spans: Vec<Span>) -> Vec<(String, Vec<f32>)> {

@@ -5,6 +5,9 @@ use plumb_core::{Batch, Outcome, RowFault};
 
 use super::rows::{Judgement, Scores};
 
+/// Largest score or matrix entry, as for rewards and shapers: what a loss can work with.
+const MAGNITUDE: f64 = 1e12;
+
 /// Code of a row about which the judge said nothing.
 pub const NO_VERDICT: &str = "no-verdict";
 
@@ -30,13 +33,17 @@ pub fn check(verdicts: Verdicts, batch: &Batch) -> Result<Verdicts, RowFault> {
         let outside = |row: &u32| *row as usize >= rows;
         let pair_rows = || pairs.iter().flat_map(|pairs| pairs.first.iter().chain(&pairs.second));
         let bad_probability = pairs.iter().flat_map(|pairs| &pairs.probability).find(|p| !(0.0..=1.0).contains(*p));
+        let large = |x: &&f64| x.abs() > MAGNITUDE;
+        let too_large = scores.iter().flatten().chain(matrices.iter().flat_map(|m| &m.values)).find(large);
         let bad_entry = matrices.iter().flat_map(|m| m.values.iter().zip(&m.readable)).find(|(x, read)| **read && !x.is_finite());
         wrong = if let Some(row) = pair_rows().chain(faults.iter().map(|(row, _)| row)).find(|row| outside(row)) {
             Some(("bad_output", format!("named row {row} of {rows}")))
         } else if let Some(probability) = bad_probability {
             Some(("non_finite", format!("returned the probability {probability}")))
+        } else if let Some((entry, _)) = bad_entry {
+            Some(("non_finite", format!("returned the readable matrix entry {entry}")))
         } else {
-            bad_entry.map(|(entry, _)| ("non_finite", format!("returned the readable matrix entry {entry}")))
+            too_large.map(|value| ("bad_output", format!("returned {value:e}, limit ±{MAGNITUDE:e}")))
         };
     }
     match wrong {
@@ -230,5 +237,9 @@ mod tests {
         let matrices = Some(MatrixVerdicts { values: vec![0.0; 9], readable: vec![true; 9] });
         assert_eq!(wrong(Verdicts { matrices, ..Verdicts::default() }), "wrong_count");
         assert_eq!(wrong(Verdicts { faults: vec![(9, fault("x"))], ..Verdicts::default() }), "bad_output");
+        // Their mean is infinite, and no loss of it a number.
+        assert_eq!(wrong(Verdicts { scores: Some(vec![1e308, 1e308, 0.0, 0.0, 0.0]), ..Verdicts::default() }), "bad_output");
+        let matrices = Some(MatrixVerdicts { values: vec![-1e13; 13], readable: vec![true; 13] });
+        assert_eq!(wrong(Verdicts { matrices, ..Verdicts::default() }), "bad_output");
     }
 }

@@ -93,6 +93,8 @@ pub struct Difference {
     pub plugins: Vec<PluginId>,
     /// Whether the file of completions has other bytes than the ledger says: the value may follow from a changed text.
     pub completions_changed: bool,
+    /// Whether groups of the step were sampled again: what judges decided and rewards counted with those that were discarded is not on record.
+    pub refilled: bool,
 }
 
 /// A value that differs: which, recorded, recomputed.
@@ -178,14 +180,25 @@ fn token_advantages(a: &CompletionRecord, b: &CompletionRecord) -> Vec<(bool, Ce
     (0..a.len().max(b.len())).map(cell).collect()
 }
 
-/// The first cell, row by row, of the columns that both tables have: row, column, recorded, recomputed.
+/// Beginnings of the names of columns that plugins decide about: one that only one table has differs where it has a value.
+const OF_PLUGINS: [&str; 2] = ["rewards/", "judge/"];
+
+/// The first cell, row by row, of the columns that both tables have and of those that plugins decide about: row, column, recorded,
+/// recomputed.
 pub(super) fn table(recorded: &Table, now: &Table) -> Option<(usize, Cell)> {
     let mut first: Option<(usize, Cell)> = None;
-    for (name, a) in recorded.columns() {
-        let Some(b) = now.column(name) else { continue };
+    let new = now.columns().map(|(name, _)| name).filter(|name| recorded.column(name).is_none());
+    for name in recorded.columns().map(|(name, _)| name).chain(new) {
+        let (a, b) = (recorded.column(name), now.column(name));
+        let of_plugins = OF_PLUGINS.iter().any(|prefix| name.starts_with(prefix));
+        let cell = |column: Option<&TableColumn>, row| column.map_or(Value::Null, |column| json_cell(column, row));
+        let same = |row: &usize| match (a, b) {
+            (Some(a), Some(b)) => same_cell(a, b, *row),
+            _ => !of_plugins || cell(a, *row) == cell(b, *row),
+        };
         let rows = first.as_ref().map_or(recorded.rows(), |(row, _)| *row);
-        if let Some(row) = (0..rows).find(|&row| !same_cell(a, b, row)) {
-            first = Some((row, (Compared::Column { name: name.into() }, json_cell(a, row), json_cell(b, row))));
+        if let Some(row) = (0..rows).find(|row| !same(row)) {
+            first = Some((row, (Compared::Column { name: name.into() }, cell(a, row), cell(b, row))));
         }
     }
     first
@@ -267,5 +280,18 @@ mod tests {
         assert_eq!(table(&recorded, &recorded), None);
         let (row, (value, a, b)) = table(&recorded, &make(["x", "y", "Z"], [1.0, 2.5, 4.0])).unwrap();
         assert_eq!((row, value, a, b), (1, Compared::Column { name: "b".into() }, 2.0.into(), 2.5.into()));
+    }
+
+    #[test]
+    fn part_that_appears_or_disappears_is_a_difference() {
+        let make = |parts: &[&str]| {
+            let mut table = Table::new(2);
+            parts.iter().for_each(|part| table.float(*part, [None, Some(1.0)]));
+            table
+        };
+        let (without, with) = (make(&["raw"]), make(&["raw", "rewards/a/part", "other"]));
+        let column = || Compared::Column { name: "rewards/a/part".into() };
+        assert_eq!(table(&without, &with), Some((1, (column(), Value::Null, 1.0.into()))));
+        assert_eq!(table(&with, &without), Some((1, (column(), 1.0.into(), Value::Null))));
     }
 }

@@ -5,7 +5,9 @@
 //! the first on, so those before a selected step are asked too, silently.
 //!
 //! Not on record, and so not replayed: the completions of evaluations, groups that a filter had sampled again, and choices among the
-//! data. A reward that counts discarded groups in its `kv` can therefore not be proven.
+//! data. What counts discarded groups can therefore not be proven: a reward in its `kv`, and a judge that compares across groups in a step
+//! that was refilled. Training asks judges about each sampling by itself, a replay about the groups that are left, together; a judge
+//! whose verdicts on a group depend on that group alone says the same. A difference in such a step is marked ([`Difference::refilled`]).
 
 mod difference;
 mod models;

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::models::RecordedModels;
 use crate::pipeline::StepModels;
 use crate::pipeline::record::RecordedStep;
+use crate::run::CompletionRecord;
 
 /// The models of a recorded step: nobody is asked, and new texts have the tokens that they had.
 pub(super) struct StepAnswers<'a> {
@@ -19,9 +20,12 @@ impl StepModels for StepAnswers<'_> {
         work(self.answers)
     }
 
-    fn rewrite(&mut self, _prompt: &Prompt, sampled: &Completion, text: String) -> Result<Completion> {
+    fn rewrite(&mut self, prompt: &Prompt, sampled: &Completion, text: String) -> Result<Completion> {
         let texts = self.step.table.texts("completion").unwrap_or_default();
-        let of_text = self.step.record.completions.iter().zip(texts).filter(|(_, recorded)| *recorded == text);
+        let asked =
+            |record: &CompletionRecord| self.step.record.prompt_tokens.get(record.prompt as usize) == Some(&prompt.tokens);
+        let all = self.step.record.completions.iter().zip(texts);
+        let of_text = all.filter(|(record, recorded)| *recorded == text && asked(record));
         let found = of_text.map(|(record, _)| record).find(|record| {
             let before = record.relabelled.as_ref().and_then(|relabelled| relabelled.sampled.as_ref());
             before.is_some_and(|before| before.text == sampled.text && before.tokens == sampled.tokens)

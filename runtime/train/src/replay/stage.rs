@@ -107,7 +107,7 @@ impl<'a> Replay<'a> {
             }
         };
         is_recorded(plugin.plugin().id(), id)?;
-        current.plugins.set(name, &plugin);
+        current.plugins.set(name, &plugin, &change.plugin.plugin_use(""));
         if change.cause != ChangeCause::Circuit {
             current.previous.insert(name.clone(), replaced);
         }
@@ -172,6 +172,7 @@ impl Current<'_> {
             recorded,
             recomputed,
             completions_changed: changed.is_some(),
+            refilled: !step.record.places.is_empty(),
         };
         Ok((same, Some(difference)))
     }

@@ -64,13 +64,21 @@ pub(crate) fn append_line(path: &Path, line: &str) -> Result<()> {
 }
 
 /// Cuts a file of JSON objects, each with the `step` it belongs to, before the first that is of a later step than `step` or torn.
-/// A file without a line left is removed.
+/// A file without a line left is removed. One that begins otherwise is not the run's, and stays as it is.
 pub(crate) fn cut_after_step(path: &Path, step: u64) -> Result<()> {
     #[derive(serde::Deserialize)]
     struct Line {
         step: u64,
     }
+    if !path.is_file() || path.extension().is_none_or(|extension| extension != "jsonl") {
+        return Ok(());
+    }
     let bytes = std::fs::read(path).at("read", path)?;
+    let first = bytes.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+    let torn = |error: &serde_json::Error| error.is_eof() && !first.ends_with(b"\n");
+    if serde_json::from_slice::<Line>(first).is_err_and(|error| !torn(&error)) {
+        return Ok(());
+    }
     let mut length = 0;
     for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
         match serde_json::from_slice::<Line>(line) {
@@ -96,7 +104,19 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         file.sync_all()
     });
     written.at("write", &tmp)?;
-    std::fs::rename(&tmp, path).at("rename", &tmp)
+    std::fs::rename(&tmp, path).at("rename", &tmp)?;
+    sync_name(path)
+}
+
+/// Waits until the file's name is on the disk: that is a matter of its folder.
+pub(crate) fn sync_name(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    sync(folder)
+}
+
+/// Waits until a file's bytes, or a folder's names, are on the disk.
+pub(crate) fn sync(path: &Path) -> Result<()> {
+    File::open(path).and_then(|file| file.sync_all()).at("write", path)
 }
 
 #[cfg(test)]
@@ -116,5 +136,25 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().collect::<Vec<_>>(), lines[..2]);
         cut_after_step(&path, 0).unwrap();
         assert!(!path.exists());
+        std::fs::write(&path, "{\"step\":").unwrap();
+        cut_after_step(&path, 0).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn files_that_the_run_did_not_write_stay_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in
+            [("notes.txt", "{\"step\":9}\n"), ("own.jsonl", "{\"name\":\"a\"}\n"), ("one.jsonl", "[1]"), ("words.jsonl", "x\n")]
+        {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            cut_after_step(&path, 3).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{name}");
+        }
+        let inner = folder.path().join("kept.jsonl");
+        std::fs::create_dir(&inner).unwrap();
+        cut_after_step(&inner, 3).unwrap();
+        assert!(inner.is_dir());
     }
 }

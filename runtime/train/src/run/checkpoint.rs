@@ -12,6 +12,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::append::sync;
 use super::error::{Error, IoContext, Result};
 use super::ledger::hex;
 
@@ -159,7 +160,7 @@ fn fill(tmp: &Path, parts: &mut CheckpointParts<'_>, seal: impl FnOnce(&str) -> 
     }
     let mut files = BTreeMap::new();
     for path in files_below(tmp)? {
-        File::open(&path).and_then(|file| file.sync_all()).at("write", &path)?;
+        sync(&path)?;
         files.insert(relative_name(tmp, &path), entry(&path)?);
     }
     let model_sha256 = files.get("model/model.safetensors").map_or("", |entry| entry.sha256.as_str());
@@ -288,10 +289,6 @@ fn remove_folder(path: &Path) -> Result<()> {
 }
 
 /// Makes names in a folder durable.
-pub(crate) fn sync(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|file| file.sync_all()).at("write", folder)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,7 +38,9 @@ impl Inputs {
         };
         let locked = read_plugins_lock(run_dir)?;
         for now in &self.plugins {
-            let mut namesakes = locked.iter().filter(|old| (&old.name, old.kind) == (&now.name, now.kind)).peekable();
+            // What a swap brought has no source: it is in the lock file, but the run did not begin with it.
+            let of_recipe = |old: &&LockedPlugin| (&old.name, old.kind, &old.source) == (&now.name, now.kind, &now.source);
+            let mut namesakes = locked.iter().filter(of_recipe).peekable();
             let Some(&first) = namesakes.peek() else { continue };
             if namesakes.any(|old| (&old.sha256, &old.config_sha256) == (&now.sha256, &now.config_sha256)) {
                 continue;
@@ -100,5 +102,19 @@ mod tests {
         other.plugins[1] = plugin("a", "11", "{\"x\": 2}");
         assert_eq!(refused(other)[0], "the configuration of plugin `a`");
         assert_eq!(refused(Inputs { data: vec![file("55")], ..inputs }), ["data file `a.jsonl`", "33", "55"]);
+    }
+
+    #[test]
+    fn bytes_that_a_swap_brought_are_not_those_that_the_run_began_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = folder.path().join("ledger.jsonl");
+        let of_recipe = |digest: &str| LockedPlugin { source: "a.wasm".into(), ..plugin("a", digest, "{}") };
+        write_plugins_lock(folder.path(), &[of_recipe("11"), plugin("a", "22", "{}")]).unwrap();
+        let check = |digest: &str| {
+            let inputs = Inputs { plugins: vec![of_recipe(digest)], ..Inputs::default() };
+            inputs.check(folder.path(), &ledger)
+        };
+        assert!(matches!(check("22"), Err(Error::InputChanged { before, now, .. }) if (&*before, &*now) == ("11", "22")));
+        check("11").unwrap();
     }
 }

@@ -34,6 +34,7 @@ pub mod metrics;
 pub mod report;
 pub mod tensorboard;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +62,8 @@ const RECIPE: &str = "recipe.toml";
 /// How the first line of `recipe.toml` begins; the folder of the recipe's paths follows.
 const BASE_NOTE: &str = "# Resolved; paths are relative to `";
 const METRICS: &str = "metrics.jsonl";
+/// Folder of the final policy.
+const MODEL: &str = "model";
 /// The ledger's file in a run's folder.
 pub const LEDGER: &str = "ledger.jsonl";
 const EVENTS_PREFIX: &str = "events.out.tfevents.";
@@ -72,6 +75,8 @@ pub struct RunDir {
     metrics: AppendFile,
     events: EventWriter,
     ledger: LedgerWriter,
+    /// Files of the steps since the last checkpoint, which nobody has waited for yet.
+    unsynced: Vec<PathBuf>,
 }
 
 impl RunDir {
@@ -172,6 +177,7 @@ impl RunDir {
             metrics: AppendFile::open(&path.join(METRICS), records.metrics, append::line_end)?,
             events: EventWriter::open(&events, events_kept)?,
             ledger: LedgerWriter::open(&path.join(LEDGER), records.ledger)?,
+            unsynced: Vec::new(),
         })
     }
 
@@ -188,12 +194,16 @@ impl RunDir {
 
     /// Writes the completions of a step and returns the file's SHA-256, for the step's record.
     pub fn log_completions(&mut self, step: u64, table: &Table) -> Result<String> {
-        table.write(&completions_file(&self.path, step))
+        let path = completions_file(&self.path, step);
+        let sha256 = table.write(&path)?;
+        self.unsynced.push(path);
+        Ok(sha256)
     }
 
     /// Writes the preference pairs of a step.
     pub fn log_pairs(&mut self, step: u64, pairs: &[PairLine]) -> Result<()> {
-        pairs::write(&self.path, step, pairs)
+        self.unsynced.extend(pairs::write(&self.path, step, pairs)?);
+        Ok(())
     }
 
     /// Adds a record to the ledger.
@@ -207,15 +217,28 @@ impl RunDir {
     /// [`Error::Checkpoint`], with the checkpoint before it untouched.
     pub fn save_checkpoint(&mut self, parts: CheckpointParts<'_>, keep: usize) -> Result<PathBuf> {
         let step = parts.progress.step;
+        self.sync_steps()?;
         checkpoint::write(&self.path.join("checkpoints"), parts, keep, |model_sha256| {
             self.ledger.append(&Record::Checkpoint { step, model_sha256: model_sha256.into() })?;
             Ok(Records { metrics: self.metrics.sync()?, events: self.events.file().sync()?, ledger: self.ledger.file().sync()? })
         })
     }
 
+    /// Waits for the files of completions and pairs since the last checkpoint: it goes on from a ledger that has their digests. Once
+    /// here rather than once a step, since a step may take less time than a disk.
+    fn sync_steps(&mut self) -> Result<()> {
+        // Who clears space may have removed some.
+        self.unsynced.retain(|file| file.exists());
+        self.unsynced.iter().try_for_each(|file| append::sync(file))?;
+        let folders: BTreeSet<&Path> = self.unsynced.iter().filter_map(|file| file.parent()).collect();
+        folders.into_iter().try_for_each(append::sync)?;
+        self.unsynced.clear();
+        append::sync(&self.path)
+    }
+
     /// Puts the final policy into `model/`, which `write` fills under another name first.
     pub fn save_model(&self, write: impl FnOnce(&Path) -> checkpoint::Written) -> Result<PathBuf> {
-        let (model, tmp) = (self.path.join("model"), self.path.join("model.tmp"));
+        let (model, tmp) = (self.path.join(MODEL), self.path.join("model.tmp"));
         for old in [&tmp, &model] {
             if old.exists() {
                 fs::remove_dir_all(old).at("remove", old)?;
@@ -224,7 +247,7 @@ impl RunDir {
         fs::create_dir_all(&tmp).at("create", &tmp)?;
         write(&tmp).map_err(|source| Error::Checkpoint { path: model.clone(), source })?;
         fs::rename(&tmp, &model).at("rename", &tmp)?;
-        checkpoint::sync(&self.path)?;
+        append::sync(&self.path)?;
         Ok(model)
     }
 }
@@ -269,6 +292,11 @@ pub fn completion_files(run_dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
 /// Whether a run lies in the folder.
 pub fn is_run(path: &Path) -> bool {
     path.join(RECIPE).is_file()
+}
+
+/// Whether the run in the folder came to its end: its final policy is there.
+pub fn is_over(path: &Path) -> bool {
+    path.join(MODEL).is_dir()
 }
 
 /// The resolved recipe of a run.

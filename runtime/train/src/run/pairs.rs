@@ -42,16 +42,17 @@ pub fn pairs_file(run_dir: &Path, step: u64) -> PathBuf {
     run_dir.join(FOLDER).join(format!("pairs_{step:05}.jsonl"))
 }
 
-/// Writes the pairs of a step; without any there is no file.
-pub(super) fn write(run_dir: &Path, step: u64, pairs: &[PairLine]) -> Result<()> {
+/// Writes the pairs of a step, and returns where; without any there is no file.
+pub(super) fn write(run_dir: &Path, step: u64, pairs: &[PairLine]) -> Result<Option<PathBuf>> {
     if pairs.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let path = pairs_file(run_dir, step);
     let folder = run_dir.join(FOLDER);
     fs::create_dir_all(&folder).at("create", &folder)?;
     let line = |pair: &PairLine| serde_json::to_string(pair).expect("a pair has string keys only") + "\n";
-    fs::write(&path, pairs.iter().map(line).collect::<String>()).at("write", &path)
+    fs::write(&path, pairs.iter().map(line).collect::<String>()).at("write", &path)?;
+    Ok(Some(path))
 }
 
 /// Removes the pairs of steps after `step`, which a resumed run makes again.

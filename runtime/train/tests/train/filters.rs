@@ -1,11 +1,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use plumb_core::feedback::{Pairs, Relabel};
-use plumb_core::{Batch, Column, Decision};
+use plumb_core::feedback::{Pairs, PluginFault, Relabel};
+use plumb_core::recipe::PluginUse;
+use plumb_core::{Batch, Column, Decision, Filter, Judge, Plugin, PluginError, PluginId, PluginKind, RewardFn, Shaper};
+use plumb_train::archive::{Archive, Selection};
 use plumb_train::run::{PairLine, Record, StepRecord, Table, completions_file, ledger, pairs_file, read_metrics};
-use plumb_train::{Error, train};
+use plumb_train::{Error, LoadError, PluginFactory, export, train};
 
 use crate::support::{Closures, Select, numbers, recipe, request, run};
 
@@ -83,17 +86,19 @@ fn new_texts_reach_later_plugins_the_loss_and_the_records_with_what_was_before()
     let folder = tempfile::tempdir().unwrap();
     let two = "filters = [{ plugin = 'choose', on_failure = 'abort' }, { plugin = 'look', name = 'look' }]";
     let recipe = recipe(folder.path(), &GRPO.replace("filters = [{ plugin = 'choose', on_failure = 'abort' }]", two));
+    let data = folder.path().join("data.jsonl");
+    std::fs::write(&data, std::fs::read_to_string(&data).unwrap().replace("\"completion\"", "\"hint\"")).unwrap();
     let looks = Arc::new(Mutex::new(0));
     let seen = looks.clone();
     let choose = move |batch: &Batch| {
         if batch.column("relabelled").is_none() {
             let completion = Relabel { column: "completion".into(), rows: vec![(2, "dd".into()), (3, "xyz".into())] };
-            let prompt = Relabel { column: "prompt".into(), rows: vec![(1, "another prompt".into())] };
-            return Decision { relabels: vec![completion, prompt], ..keep_all(batch) };
+            let hint = Relabel { column: "hint".into(), rows: vec![(1, "another hint".into())] };
+            return Decision { relabels: vec![completion, hint], ..keep_all(batch) };
         }
         // The second filter, over the rows that are left: the one whose text the vocabulary cannot express is gone.
         *seen.lock().unwrap() += 1;
-        assert_eq!((batch.rows(), texts(batch, "completion")[2], texts(batch, "prompt")[1]), (11, "dd", "another prompt"));
+        assert_eq!((batch.rows(), texts(batch, "completion")[2], texts(batch, "hint")[1]), (11, "dd", "another hint"));
         let Some(Column::U32(relabelled)) = batch.column("relabelled") else { panic!() };
         assert_eq!(relabelled[..4], [0, 1, 1, 0]);
         let Some(Column::TokenF32(logprobs)) = batch.column("old_logprobs") else { panic!() };
@@ -114,10 +119,112 @@ fn new_texts_reach_later_plugins_the_loss_and_the_records_with_what_was_before()
         assert_eq!(record.tokens[..2], [4, 4]);
         assert_eq!(record.tokens.len(), 2 + usize::from(sampled.tokens.last() == Some(&0)));
         assert_eq!(record.logprobs.len(), record.tokens.len());
-        assert!(step.completions[1].relabelled.as_ref().unwrap().columns.contains_key("prompt"));
+        assert!(step.completions[1].relabelled.as_ref().unwrap().columns.contains_key("hint"));
         assert!(step.completions[3].reason.as_ref().unwrap().contains("its new completion cannot be used"));
         assert_eq!(step.completions[0].relabelled, None);
     }
+    // What the model has read is what its answer is learned from.
+    let of_prompt = |batch: &Batch| {
+        let prompt = Relabel { column: "prompt".into(), rows: vec![(1, "ab".into())] };
+        Decision { relabels: vec![prompt], ..keep_all(batch) }
+    };
+    let error = train(&request(&recipe, folder.path(), "prompt", false), &with(of_prompt), &mut ()).unwrap_err();
+    assert!(matches!(&error, Error::Answer { reason, .. } if reason.contains("`prompt`")), "{error:?}");
+}
+
+/// Fails, or answers about too few rows.
+struct Broken {
+    id: PluginId,
+    fails: bool,
+    calls: AtomicU64,
+    retracted: AtomicU64,
+}
+
+impl Plugin for Broken {
+    fn id(&self) -> &PluginId {
+        &self.id
+    }
+
+    fn retract(&self) {
+        self.retracted.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Filter for Broken {
+    fn select(&self, _: &Batch) -> Result<Decision, PluginError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let fault = PluginFault::Fault { code: "broken".into(), message: String::new() };
+        if self.fails { Err(PluginError { plugin: self.id.clone(), export: "select", fault }) } else { Ok(Decision::default()) }
+    }
+}
+
+struct WithBroken(Arc<Broken>);
+
+impl PluginFactory for WithBroken {
+    fn reward(&self, plugin: &PluginUse) -> Result<Arc<dyn RewardFn>, LoadError> {
+        Closures::default().reward(plugin)
+    }
+
+    fn judge(&self, _: &PluginUse) -> Result<Arc<dyn Judge>, LoadError> {
+        Err("there is none".into())
+    }
+
+    fn shaper(&self, plugin: &PluginUse) -> Result<Arc<dyn Shaper>, LoadError> {
+        Closures::default().shaper(plugin)
+    }
+
+    fn filter(&self, _: &PluginUse) -> Result<Arc<dyn Filter>, LoadError> {
+        Ok(Arc::clone(&self.0) as _)
+    }
+}
+
+#[test]
+fn filter_is_called_once_a_step_and_a_refused_answer_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), &GRPO.replace("'abort'", "'pass-through'"));
+    for (run, fails, retracted) in [("fails", true, 0), ("wrong", false, 3)] {
+        let id = PluginId { name: "choose".into(), kind: PluginKind::Filter, digest: "native".into() };
+        let broken = Arc::new(Broken { id, fails, calls: AtomicU64::new(0), retracted: AtomicU64::new(0) });
+        train(&request(&recipe, folder.path(), run, false), &WithBroken(Arc::clone(&broken)), &mut ()).unwrap();
+        let counts = [&broken.calls, &broken.retracted].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(counts, [3, retracted], "{run}");
+    }
+}
+
+#[test]
+fn exported_pairs_have_the_texts_that_their_filter_put_in_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), GRPO);
+    let choose = |batch: &Batch| {
+        let new = Relabel { column: "completion".into(), rows: vec![(2, "dd".into())] };
+        let pairs = Pairs { chosen: vec![2], rejected: vec![1], probability: vec![1.0], margin: vec![0.5], level: vec![0] };
+        Decision { pairs: Some(pairs), relabels: vec![new], ..keep_all(batch) }
+    };
+    run(&recipe, folder.path(), "run", &with(choose), &mut ());
+    let run_dir = folder.path().join("run");
+    let archive = Archive::open(&run_dir).unwrap();
+    let selection = Selection::default();
+    let mut exported = export::pairs(&archive, &selection, 0.0).unwrap().map(Result::unwrap);
+    for step in steps(&run_dir) {
+        let lines = std::fs::read_to_string(pairs_file(&run_dir, step.step)).unwrap();
+        let line: PairLine = serde_json::from_str(&lines).unwrap();
+        let texts: Vec<(String, String)> =
+            exported.next().unwrap().into_iter().map(|pair| (pair.chosen, pair.rejected)).collect();
+        assert_eq!(line.chosen, "dd");
+        assert!(texts == [(line.chosen, line.rejected.clone())] || line.rejected == "dd", "{texts:?}");
+    }
+    // What was scored is what was sampled.
+    let sampled = |one: &StepRecord| one.completions[2].relabelled.as_ref().unwrap().sampled.as_ref().unwrap().text.clone();
+    let rows = export::completions(&archive, &selection).unwrap().next().unwrap().unwrap();
+    assert_eq!(rows[2].completion, sampled(&steps(&run_dir)[0]));
+    // A file that is not the one of the run is no record of it.
+    let path = completions_file(&run_dir, 2);
+    let mut table = Table::read(&path).unwrap();
+    table.text("more", vec![""; table.rows()]);
+    table.write(&path).unwrap();
+    let read: Vec<_> = export::completions(&archive, &selection).unwrap().collect();
+    let error = read[1].as_ref().unwrap_err().to_string() + &format!("{:?}", read[1].as_ref().unwrap_err());
+    assert!(read[0].is_ok() && error.contains("step 2"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use plumb_train::models::RecordedModels;
 use plumb_train::pipeline::judging::{self, MAX_TURNS};
 use plumb_train::pipeline::record::RecordedStep;
 use plumb_train::pipeline::rows::batch;
-use plumb_train::plugins::{JudgeSlot, TOKENS_PER_ROW, Weight};
+use plumb_train::plugins::{AnyPlugin, JudgeSlot, StagePlugins, TOKENS_PER_ROW, Weight};
 use plumb_train::run::{OutcomeRecord, Record, Table, completions_file, ledger};
 use plumb_train::{ModelServer, Observer, train};
 
@@ -226,4 +226,98 @@ fn judges_of_a_round_ask_together_and_one_that_fails_spares_the_others() {
     let metric = |name: &str| metrics.iter().find(|(have, _)| have == name).unwrap().1;
     assert_eq!((metric("judge/three/turns"), metric("judge/endless/turns")), (4.0, 16.0));
     assert_eq!((metric("judge/three/questions"), metric("judge/three/tokens")), (9.0, 18.0));
+}
+
+#[test]
+fn judge_that_takes_anothers_place_has_its_own_budget() {
+    let mut plugins = StagePlugins { judges: vec![slot("asks", asks_times(1, "policy"))], ..StagePlugins::default() };
+    let next = AnyPlugin::Judge(slot("asks", asks_times(2, "policy")).plugin);
+    let used =
+        |grants: serde_json::Value| serde_json::from_value(serde_json::json!({ "plugin": "b", "grants": grants })).unwrap();
+    plugins.set("asks", &next, &used(serde_json::json!({ "models": ["policy"], "tokens_per_row": 7 })));
+    assert_eq!(plugins.judges[0].tokens_per_row, 7);
+    plugins.set("asks", &next, &used(serde_json::json!({ "models": ["policy"] })));
+    assert_eq!(plugins.judges[0].tokens_per_row, TOKENS_PER_ROW);
+}
+
+#[test]
+fn judge_without_weight_only_informs_and_counts_once_a_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = STAGES
+        .replace("on_fault = 'drop-row'", "weight = 0.0")
+        .replace("max_steps = 5", "max_steps = 4\ngrpo.num_iterations = 2");
+    let recipe = recipe(folder.path(), &silent);
+    let sit: Sit =
+        Arc::new(|batch, _| Turn::Done(Verdicts { scores: Some(vec![f64::NAN; batch.rows()]), ..Verdicts::default() }));
+    let closures = Closures { sit: Some(sit), ..Closures::default() };
+    train(&request(&recipe, folder.path(), "run", false), &closures, &mut ()).unwrap();
+    let run = folder.path().join("run");
+    let records = ledger::read(&run.join("ledger.jsonl")).unwrap();
+    let steps = records.iter().filter_map(|record| if let Record::Step(step) = record { Some(step) } else { None });
+    let completions: Vec<_> = steps.flat_map(|step| &step.completions).collect();
+    assert_eq!(completions.len(), 24);
+    assert!(completions.iter().all(|one| one.kept && matches!(one.outcomes[1], OutcomeRecord::Failed { .. })));
+    let turns: Vec<_> = timeless_metrics(&run).iter().map(|set| set.get("judge/asks/turns")).collect();
+    assert_eq!(turns, [Some(1.0), None, Some(1.0), None]);
+}
+
+/// Echoes, but cannot read a prompt with an `x`.
+struct ShortSighted(Echo);
+
+impl Models for ShortSighted {
+    fn generate(&self, questions: &[Question]) -> Vec<Answer> {
+        let answer = |question: &Question| {
+            if question.prompts.bytes.contains(&b'x') {
+                return Err(ServiceFault::new("too-long", ""));
+            }
+            let mut answer = Generated { text: question.prompts.clone(), ..Generated::default() };
+            for _ in 0..question.prompts.len() {
+                answer.tokens.push(&[7]);
+                answer.logprobs.push(&[-0.5]);
+                answer.finish.push("stop".into());
+            }
+            Ok(answer)
+        };
+        questions.iter().map(answer).collect()
+    }
+    fn count_tokens(&self, model: &str, texts: &Texts) -> Result<u64, ServiceFault> {
+        self.0.count_tokens(model, texts)
+    }
+    fn logprobs(&self, model: &str, prompts: &Texts, more: &Texts) -> Result<Ragged<f32>, ServiceFault> {
+        NoModels.logprobs(model, prompts, more)
+    }
+    fn token_logprobs(&self, model: &str, prompts: &Texts, tokens: &Ragged<u32>) -> Result<Ragged<f32>, ServiceFault> {
+        NoModels.token_logprobs(model, prompts, tokens)
+    }
+    fn choice_logprobs(&self, model: &str, prompts: &Texts, choices: &[String]) -> Result<Vec<f64>, ServiceFault> {
+        NoModels.choice_logprobs(model, prompts, choices)
+    }
+    fn score(&self, model: &str, prompts: &Texts, more: &Texts) -> Result<Vec<(String, Vec<f64>)>, ServiceFault> {
+        NoModels.score(model, prompts, more)
+    }
+    fn embed(&self, model: &str, inputs: &Texts) -> Result<(u32, Vec<f32>), ServiceFault> {
+        NoModels.embed(model, inputs)
+    }
+}
+
+#[test]
+fn prompt_that_a_model_cannot_read_is_its_rows_matter_alone() {
+    // Asks about each row in one question, and scores those whose answer has a text.
+    let sit = |texts: [&'static str; 3]| -> Sit {
+        Arc::new(move |_, resumed| {
+            let Some((_, answers)) = resumed else {
+                let question = Question { model: "policy".into(), prompts: texts.iter().collect(), sampling: sampling(1, 1) };
+                return Turn::Ask(Ask { questions: vec![question], memo: Vec::new() });
+            };
+            assert_eq!((answers[0].text.len(), answers[0].finish.len()), (3, 3));
+            let score = |row: usize| if answers[0].finish[row] == "stop" { row as f64 } else { f64::NAN };
+            assert!((0..3).all(|row| (answers[0].finish[row] == "too-long") == answers[0].text.bytes_at(row).is_empty()));
+            Turn::Done(Verdicts { scores: Some((0..3).map(score).collect()), ..Verdicts::default() })
+        })
+    };
+    let judges = [slot("one", sit(["a", "x", "b"])), slot("all", sit(["x", "x", "x"]))];
+    let batch = Batch::new(1, vec![1, 2, 3], vec![2, 3]);
+    let (scores, _) = judging::judge(1, &judges, batch, &ShortSighted(Echo::default())).unwrap();
+    assert_eq!(scores[0].outcomes.iter().map(code).collect::<Vec<_>>(), ["scored", "no-verdict", "scored"]);
+    assert_eq!(scores[1].outcomes.iter().map(code).collect::<Vec<_>>(), ["too-long"; 3]);
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -75,8 +76,8 @@ impl RewardFn for Numbered {
 /// `generation-N`, `stubborn-N` (refuses every state), `fails-from-N` (generation 0 that fails from its batch N on).
 struct Factory;
 
-impl PluginFactory for Factory {
-    fn reward(&self, plugin: &PluginUse) -> Result<Arc<dyn RewardFn>, LoadError> {
+impl Factory {
+    fn numbered(plugin: &PluginUse) -> Result<Numbered, LoadError> {
         let (what, number) = plugin.plugin.rsplit_once('-').ok_or("no number")?;
         let number: u64 = number.parse()?;
         let (number, fails_from) = match what {
@@ -85,14 +86,20 @@ impl PluginFactory for Factory {
             _ => return Err(format!("no reward is named `{}`", plugin.plugin).into()),
         };
         let name = plugin.name.clone().unwrap_or_else(|| "score".into());
-        Ok(Arc::new(Numbered {
+        Ok(Numbered {
             id: PluginId { name, kind: PluginKind::Reward, digest: plugin.plugin.clone() },
             number: number as f64,
             fails_from,
             adopts: what != "stubborn",
             batches: AtomicU64::new(0),
             steps: Mutex::new(0),
-        }))
+        })
+    }
+}
+
+impl PluginFactory for Factory {
+    fn reward(&self, plugin: &PluginUse) -> Result<Arc<dyn RewardFn>, LoadError> {
+        Ok(Arc::new(Self::numbered(plugin)?))
     }
 
     fn judge(&self, _: &PluginUse) -> Result<Arc<dyn Judge>, LoadError> {
@@ -105,6 +112,37 @@ impl PluginFactory for Factory {
 
     fn filter(&self, _: &PluginUse) -> Result<Arc<dyn Filter>, LoadError> {
         Err("there is none".into())
+    }
+}
+
+/// The plugins of [`Factory`] from files that hold their names.
+#[derive(Default)]
+struct Files(Mutex<BTreeMap<String, PathBuf>>);
+
+impl PluginFactory for Files {
+    fn reward(&self, plugin: &PluginUse) -> Result<Arc<dyn RewardFn>, LoadError> {
+        let text = std::fs::read_to_string(&plugin.plugin)?;
+        let digest = ledger::hash(text.as_bytes());
+        self.0.lock().unwrap().insert(digest.clone(), PathBuf::from(&plugin.plugin));
+        let mut numbered = Factory::numbered(&PluginUse { plugin: text, ..plugin.clone() })?;
+        numbered.id.digest = digest;
+        Ok(Arc::new(numbered))
+    }
+
+    fn judge(&self, plugin: &PluginUse) -> Result<Arc<dyn Judge>, LoadError> {
+        Factory.judge(plugin)
+    }
+
+    fn shaper(&self, plugin: &PluginUse) -> Result<Arc<dyn Shaper>, LoadError> {
+        Factory.shaper(plugin)
+    }
+
+    fn filter(&self, plugin: &PluginUse) -> Result<Arc<dyn Filter>, LoadError> {
+        Factory.filter(plugin)
+    }
+
+    fn file(&self, id: &PluginId) -> Option<PathBuf> {
+        self.0.lock().unwrap().get(&id.digest).cloned()
     }
 }
 
@@ -272,6 +310,46 @@ grpo = { beta = 0.1 }";
     }
 }
 
+/// Rebuilds the plugin in place after step 5, and swaps it in.
+struct Rebuilds<'a> {
+    run: &'a Path,
+    file: &'a Path,
+}
+
+impl Observer for Rebuilds<'_> {
+    fn step(&mut self, metrics: &MetricSet) {
+        if metrics.step == 5 {
+            std::fs::write(self.file, "generation-2").unwrap();
+            control::submit(self.run, swap(self.file.to_str().unwrap())).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn plugin_that_was_rebuilt_in_place_and_swapped_in_is_not_what_the_run_began_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.wasm");
+    std::fs::write(&file, "generation-1").unwrap();
+    let recipe = recipe(folder.path(), &stage(12, file.to_str().unwrap(), ""));
+    let whole = request(&recipe, folder.path(), "whole", false);
+    train(&whole, &Files::default(), &mut Rebuilds { run: &whole.run_dir, file: &file }).unwrap();
+    assert_eq!(changes(&whole.run_dir).len(), 1);
+    let killed = folder.path().join("killed");
+    copy(&whole.run_dir, &killed);
+    std::fs::remove_dir_all(killed.join("model")).unwrap();
+    for step in [8, 12] {
+        std::fs::remove_dir_all(killed.join(format!("checkpoints/step-{step:08}"))).unwrap();
+    }
+    // Step 5 comes before the swap: it is the first generation's, whatever the file holds by now.
+    train(&request(&recipe, folder.path(), "killed", true), &Files::default(), &mut ()).unwrap();
+    assert_same_run(&whole.run_dir, &killed, "killed");
+    // Another file that nobody swapped in is refused, as ever.
+    std::fs::write(&file, "generation-3").unwrap();
+    let error = train(&request(&recipe, folder.path(), "killed", true), &Files::default(), &mut ()).unwrap_err();
+    assert!(matches!(&error, Error::Run(plumb_train::run::Error::InputChanged { .. })), "{error:?}");
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for item in std::fs::read_dir(from).unwrap() {
@@ -359,6 +437,53 @@ fn plugin_that_keeps_failing_stops_the_run_and_is_replaced_when_it_is_resumed() 
     let changes = changes(&first.run_dir);
     assert_eq!((changes.len(), changes[0].step, changes[0].cause), (1, 6, Command));
     assert!(matches!(&answers(&first.run_dir)[..], [Answer::Done { step: 6, .. }]));
+}
+
+/// Stops the run after a step.
+struct StopsAfter(u64, Arc<AtomicBool>);
+
+impl Observer for StopsAfter {
+    fn step(&mut self, metrics: &MetricSet) {
+        self.1.store(metrics.step == self.0, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn run_that_a_circuit_stopped_at_a_checkpoint_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let every_step = stage(12, "fails-from-6", "").replace("save_steps = 4", "save_steps = 1");
+    let recipe = recipe(folder.path(), &every_step);
+    let resumed = |resume: bool| train(&request(&recipe, folder.path(), "run", resume), &Factory, &mut ());
+    assert!(matches!(resumed(false), Err(Error::CircuitOpen { step: 5, .. })));
+    // The plugin is new and fails again only from its sixth batch on: it has got its steps again.
+    assert!(matches!(resumed(true), Err(Error::CircuitOpen { step: 10, .. })));
+
+    // A checkpoint that holds the whole streak: stopped between the step that fills it and the circuit.
+    let stopped = request(&recipe, folder.path(), "stopped", false);
+    let error = train(&stopped, &Factory, &mut StopsAfter(5, Arc::clone(&stopped.interrupt))).unwrap_err();
+    assert!(matches!(error, Error::Interrupted { step: 5, .. }), "{error:?}");
+    control::submit_for_resume(&stopped.run_dir, swap("generation-4")).unwrap();
+    train(&request(&recipe, folder.path(), "stopped", true), &Factory, &mut ()).unwrap();
+    assert!(matches!(&answers(&stopped.run_dir)[..], [Answer::Done { step: 6, .. }]));
+    // The run is over: there is nothing to wait for.
+    let late = control::submit_for_resume(&stopped.run_dir, swap("generation-5"));
+    assert!(matches!(late, Err(plumb_train::run::Error::NotTraining { .. })), "{late:?}");
+}
+
+#[test]
+fn swap_into_a_step_that_cannot_be_begun_is_taken_back_and_its_asker_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), &stage(8, "generation-1", "").replace("'drop-row'", "'abort'"));
+    let first = request(&recipe, folder.path(), "run", false);
+    // It is tried on the batches of two steps, and the next one is the first that it fails on.
+    let mut asks = Asks::new(&first.run_dir, &[(2, swap("fails-from-2"))]);
+    let error = train(&first, &Factory, &mut asks).unwrap_err();
+    assert!(matches!(error, Error::FaultAborts { .. }), "{error:?}");
+    let [Answer::Refused(refusal)] = &answers(&first.run_dir)[..] else { panic!("{:?}", answers(&first.run_dir)) };
+    assert_eq!(refusal.code, "withdrawn");
+    assert!(asks.messages.iter().any(|message| message.contains("taken back")), "{:?}", asks.messages);
+    train(&request(&recipe, folder.path(), "run", true), &Factory, &mut ()).unwrap();
+    assert_eq!(assert_no_step_is_lost_or_mixed(&first.run_dir, 1.0), 8);
 }
 
 #[test]
