@@ -10,6 +10,7 @@ mod determinism; // threads, SIGKILL and full disks change nothing
 mod docs; // the book's code and links are there
 mod fuzz_corpora; // what the fuzz targets have seen, replayed
 mod hostile_training; // plugins that attack a run
+mod judge; // verdicts about files, and what a plugin may ask on the command line
 mod replay; // a run on record: replayed, rescored, exported
 mod run_control; // changing the plugins of a run under way
 mod serve; // the protocols of other frameworks, spoken over TCP

@@ -54,10 +54,7 @@ fn signed_plugin_is_verified_and_a_changed_one_is_not() {
 
     let (_, other) = key(&folder, "b.pem");
     assert_eq!(folder.plumb(&["plugin", "verify", &file, "--key", &other]).code, Some(1));
-    let mut bytes = std::fs::read(&file).unwrap();
-    // A custom section more: the same plugin to look at, other bytes.
-    bytes.extend([0, 2, 1, b'x']);
-    std::fs::write(&file, bytes).unwrap();
+    change(&file);
     let done = folder.plumb(&["plugin", "verify", &file]);
     assert_eq!(done.code, Some(1));
     assert!(done.stdout.contains("the file has sha256"), "{}", done.stdout);
@@ -81,6 +78,107 @@ fn recipe_with_trusted_keys_loads_what_they_signed_and_nothing_else() {
     assert!(lock.contains(&format!("signer = \"{public}\"")), "{lock}");
 }
 
+/// The recipe of the tests with a reward that asks a tool, and the files of both.
+fn with_tool(folder: &Folder, trusted: &str) -> (String, [String; 2]) {
+    let copy = |name: &str| {
+        let file = folder.path(&format!("{name}.wasm"));
+        std::fs::copy(guest(name), &file).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let files = [copy("reward-asks"), copy("tool-probe")];
+    let text = std::fs::read_to_string(recipe(folder, trusted)).unwrap().replace(
+        "rewards = [{ plugin = \"reward-exact-match\", name = \"exact\" }]",
+        "rewards = [{ plugin = \"./reward-asks.wasm\", name = \"asks\", config = { mode = \"tool\", tool = \"add\" }, \
+         grants = { models = [\"policy\"], tools = [\"add\"] } }]",
+    );
+    let text = format!("tools.add = {{ plugin = \"./tool-probe.wasm\", config = {{ add = 2.0 }} }}\n{text}");
+    (folder.file("tiny.toml", &text), files)
+}
+
+/// A custom section more: the same plugin to look at, other bytes.
+fn change(file: &str) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes.extend([0, 2, 1, b'x']);
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn run_goes_on_and_is_replayed_from_its_own_signed_copies_tools_included() {
+    let folder = Folder::new();
+    let file = plugin(&folder, "reward-exact-match");
+    let (key_file, public) = key(&folder, "ours.pem");
+    let (recipe, files) = with_tool(&folder, &format!("\"{public}\""));
+    let train = |more: &[&str]| folder.plumb(&[&["--json", "train", &recipe, "--run-dir", "r"], more].concat());
+    for file in [&file, &files[0]] {
+        folder.plumb(&["plugin", "sign", file, "--key", &key_file]).ok();
+    }
+    assert_eq!(train(&[]).error()["code"], "plugin.unsigned", "tools are held to the same keys");
+    folder.plumb(&["plugin", "sign", &files[1], "--key", &key_file]).ok();
+    train(&[]).ok();
+    for file in [&file, &files[0], &files[1]] {
+        std::fs::remove_file(file).unwrap();
+        std::fs::remove_file(format!("{file}.sig")).unwrap();
+    }
+    // The reward has an installed namesake without a signature: the run's own copy is what is trusted.
+    train(&["--resume"]).ok();
+    folder.plumb(&["run", "replay", "r"]).ok();
+    for item in std::fs::read_dir(folder.path("r/plugins")).unwrap() {
+        let path = item.unwrap().path();
+        if path.extension().is_some_and(|e| e == "sig") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let code = train(&["--resume"]).error()["code"].clone();
+    assert_eq!(code, "plugin.unsigned", "a copy without its signature is as good as any file");
+}
+
+#[test]
+fn run_holds_to_the_tools_that_it_began_with() {
+    let folder = Folder::new();
+    plugin(&folder, "reward-exact-match");
+    let (recipe, files) = with_tool(&folder, "");
+    folder.plumb(&["train", &recipe, "--run-dir", "r"]).ok();
+    let ledger = std::fs::read_to_string(folder.path("r/ledger.jsonl")).unwrap();
+    let digest = data(&folder, &["plugin", "inspect", &files[1]])["digest"].clone();
+    let of_stages: Vec<Value> =
+        ledger.lines().map(|line| serde_json::from_str(line).unwrap()).filter(|line: &Value| line["type"] == "plugins").collect();
+    assert_eq!(of_stages.len(), 2);
+    for record in of_stages {
+        assert_eq!(record["tools"][0]["id"], json!({"name": "add", "kind": "tool", "digest": digest}));
+        assert_eq!(record["tools"][0]["config"], json!({"add": 2.0}));
+    }
+    change(&files[1]);
+    // A replay asks the run's copy, and without one it says what is missing.
+    folder.plumb(&["run", "replay", "r"]).ok();
+    let error = folder.plumb(&["--json", "train", &recipe, "--run-dir", "r", "--resume"]).error();
+    assert_eq!(error["code"], "run.input_changed");
+    assert!(error["message"].as_str().unwrap().contains("plugin `add`"), "{error}");
+    std::fs::remove_file(folder.path(&format!("r/plugins/{}.wasm", digest.as_str().unwrap()))).unwrap();
+    let error = folder.plumb(&["--json", "run", "replay", "r"]).error();
+    assert_eq!(error["code"], "run.missing_plugin");
+    assert!(error["message"].as_str().unwrap().contains("tool `add`"), "{error}");
+}
+
+#[test]
+fn rescore_accepts_what_the_run_trusts_and_what_the_command_adds() {
+    let folder = Folder::new();
+    let file = plugin(&folder, "reward-exact-match");
+    let (ours, public) = key(&folder, "ours.pem");
+    let (theirs, other) = key(&folder, "theirs.pem");
+    let recipe = recipe(&folder, &format!("\"{public}\""));
+    folder.plumb(&["plugin", "sign", &file, "--key", &ours]).ok();
+    folder.plumb(&["train", &recipe, "--run-dir", "r"]).ok();
+    let second = folder.path("second.wasm");
+    std::fs::copy(&file, &second).unwrap();
+    let second = second.to_str().unwrap();
+    let rescore = |more: &[&str]| folder.plumb(&[&["--json", "run", "rescore", "r", "--plugin", second], more].concat());
+    assert_eq!(rescore(&[]).error()["code"], "plugin.unsigned");
+    folder.plumb(&["plugin", "sign", second, "--key", &theirs]).ok();
+    assert_eq!(rescore(&[]).error()["code"], "plugin.foreign");
+    rescore(&["--trust", &other]).ok();
+    assert_eq!(rescore(&["--trust", "nonsense"]).error()["code"], "usage.key");
+}
+
 #[test]
 fn locked_recipe_refuses_another_file_with_both_digests_and_the_way_out() {
     let folder = Folder::new();
@@ -94,9 +192,7 @@ fn locked_recipe_refuses_another_file_with_both_digests_and_the_way_out() {
     train("r1").ok();
 
     let before = lock["plugins"][0]["sha256"].as_str().unwrap().to_owned();
-    let mut bytes = std::fs::read(&file).unwrap();
-    bytes.extend([0, 2, 1, b'x']);
-    std::fs::write(&file, bytes).unwrap();
+    change(&file);
     // The lock counts without `--locked` too, once it is there.
     let error = folder.plumb(&["--json", "train", &recipe, "--run-dir", "r2"]).error();
     assert_eq!(error["code"], "plugin.not_locked");

@@ -63,6 +63,8 @@ pub enum Command {
     Rollout(commands::rollout::RolloutArgs),
     /// Score completions with a reward plugin
     Score(commands::score::ScoreArgs),
+    /// Let a judge plugin decide about completions and preference pairs
+    Judge(commands::judge::JudgeArgs),
     /// Serve reward plugins over HTTP, in the protocols of other frameworks
     Serve(commands::serve::ServeArgs),
     /// Compute log-probabilities of completions

@@ -2,10 +2,11 @@
 //!
 //! Reading order: [`args`] (what can be typed), [`commands`] (a file for each), [`recipe_file`] with [`schema`] and [`validate`]
 //! (from a TOML file to a checked recipe), [`plugin_path`] (from a name to a file), [`trust`] and [`lock`] (to a file that may be
-//! used) and [`plugins`] (to a sandboxed component) with [`plugin_log`] (what it says), [`diagnostic`], [`output`] and [`exit`]
-//! (what comes out). [`oci`] packs plugins for registries.
+//! used) and [`plugins`] (to a sandboxed component) with [`services`] (what it may ask on the command line) and [`plugin_log`] (what
+//! it says), [`rows`] and [`columns`] (what goes in), [`diagnostic`], [`output`] and [`exit`] (what comes out). [`oci`] packs plugins for registries.
 
 pub mod args;
+pub mod columns;
 pub mod commands;
 pub mod diagnostic;
 pub mod exit;
@@ -18,6 +19,7 @@ pub mod plugins;
 pub mod recipe_file;
 pub mod rows;
 pub mod schema;
+pub mod services;
 pub mod system;
 pub mod trust;
 pub mod validate;

@@ -1,5 +1,6 @@
 //! Connects training to the plugin host: names in a recipe to sandboxed components.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,7 @@ use plumb_core::services::{Models, NoModels};
 use plumb_core::{Filter, Judge, PluginId, PluginKind, RewardFn, Shaper};
 use plumb_host::{Host, HostOptions, Inspection, LoadRequest, LoadedPlugin, Sink, Source};
 use plumb_train::control::Refusal;
+use plumb_train::generations::kept;
 use plumb_train::run::LockedPlugin;
 use plumb_train::{LoadError, PluginFactory};
 
@@ -27,14 +29,6 @@ pub fn host_with_models(seed: u64, sink: Arc<dyn Sink>, models: Arc<dyn Models>)
     Host::new(HostOptions { threads, cache_dir: plumb_host::default_cache_dir(), seed, sink, models })
 }
 
-/// Sets up a recipe's tools, before the plugins that may be granted them are loaded. `trust` holds for tool plugins too.
-pub fn load_tools(host: &mut Host, tools: &BTreeMap<String, ToolUse>, recipe_folder: &Path, trust: &Trust) -> anyhow::Result<()> {
-    host.load_tools(tools, recipe_folder, |plugin| {
-        let path = plugin_path::resolve(plugin, Some(recipe_folder))?;
-        Ok(Source::Bytes(path.display().to_string(), trust.open(&path)?.bytes))
-    })
-}
-
 /// A plugin that was loaded.
 struct Loaded {
     id: PluginId,
@@ -47,19 +41,55 @@ struct Loaded {
 /// Loads the plugins of a recipe.
 pub struct Plugins {
     host: Host,
-    recipe_folder: PathBuf,
+    /// Where relative paths start, and `plugins` is looked into; None where there is no recipe.
+    recipe_folder: Option<PathBuf>,
     trust: Trust,
+    tools: Vec<(PluginId, PluginUse)>,
     loaded: Mutex<Vec<Loaded>>,
 }
 
 impl Plugins {
     /// A factory for a recipe in that folder, which loads nothing but what `trust` accepts.
-    pub fn new(host: Host, recipe_folder: PathBuf, trust: Trust) -> Self {
-        Plugins { host, recipe_folder, trust, loaded: Mutex::default() }
+    pub fn new(host: Host, recipe_folder: impl Into<Option<PathBuf>>, trust: Trust) -> Self {
+        Plugins { host, recipe_folder: recipe_folder.into(), trust, tools: Vec::new(), loaded: Mutex::default() }
     }
 
-    fn load(&self, kind: PluginKind, plugin: &PluginUse) -> Result<LoadedPlugin, LoadError> {
-        let path = plugin_path::resolve(&plugin.plugin, Some(&self.recipe_folder))?;
+    /// Sets up a recipe's tools, before the plugins that may be granted them are loaded. `kept` names files that stand for those of
+    /// some tools, by the tools' names: a run's own copies.
+    pub fn load_tools(&mut self, tools: &BTreeMap<String, ToolUse>, kept: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
+        let mut from = tools.clone();
+        for (name, path) in kept {
+            from.entry(name.clone()).and_modify(|tool| tool.plugin = Some(path.to_string_lossy().into_owned()));
+        }
+        let folder = self.recipe_folder.clone();
+        let found = RefCell::new(Vec::new());
+        self.host.load_tools(&from, folder.as_deref().unwrap_or(Path::new("")), |plugin| -> anyhow::Result<Source> {
+            let path = plugin_path::resolve(plugin, folder.as_deref())?;
+            let Vouched { bytes, signer } = self.trust.open(&path)?;
+            let label = path.display().to_string();
+            found.borrow_mut().push((plumb_host::inspect(&label, &bytes)?, signer, path));
+            Ok(Source::Bytes(label, bytes))
+        })?;
+        let found = found.into_inner();
+        for (id, _) in self.host.stats() {
+            let (inspection, signer, path) =
+                found.iter().find(|(inspection, ..)| inspection.digest == id.digest).expect("just loaded");
+            let (version, signer) = (version(inspection), signer.as_ref().map(ToString::to_string));
+            let loaded = Loaded { id: id.clone(), inspection: inspection.clone(), version, signer, path: path.clone() };
+            self.loaded.get_mut().unwrap_or_else(PoisonError::into_inner).push(loaded);
+            let ToolUse { plugin, config, limits, .. } = tools[&id.name].clone();
+            let (plugin, name) = (plugin.unwrap_or_default(), Some(id.name.clone()));
+            self.tools.push((id, PluginUse { plugin, name, config, limits, grants: Grants::default() }));
+        }
+        Ok(())
+    }
+
+    /// Loads a plugin of that kind.
+    ///
+    /// # Errors
+    /// When there is no such file, nobody trusted signed it, or the host refuses it.
+    pub fn load(&self, kind: PluginKind, plugin: &PluginUse) -> Result<LoadedPlugin, LoadError> {
+        let path = plugin_path::resolve(&plugin.plugin, self.recipe_folder.as_deref())?;
         let Vouched { bytes, signer } = self.trust.open(&path)?;
         let loaded = self.host.load(LoadRequest {
             source: Source::Bytes(path.display().to_string(), bytes),
@@ -81,6 +111,26 @@ impl Plugins {
     }
 }
 
+/// Why a plugin could not be loaded, as the kind of error that it is: in a box, nobody could tell.
+pub fn unboxed(error: LoadError) -> anyhow::Error {
+    let error = match error.downcast::<Diagnostic>() {
+        Ok(diagnostic) => return (*diagnostic).into(),
+        Err(error) => error,
+    };
+    error.downcast::<plumb_host::Error>().map_or_else(anyhow::Error::from_boxed, |error| (*error).into())
+}
+
+/// What the manifest says.
+fn version(inspection: &Inspection) -> String {
+    inspection.manifest.as_ref().map(|manifest| manifest.version.clone()).unwrap_or_default()
+}
+
+/// A run's own copies of its tools, by the tools' names; `tools` has the names and digests that the run has on record.
+pub fn kept_tools(run_dir: &Path, tools: impl Iterator<Item = PluginId>) -> std::io::Result<BTreeMap<String, PathBuf>> {
+    let kept = tools.map(|tool| (kept::path(run_dir, &tool.digest), tool.name)).filter(|(path, _)| path.exists());
+    kept.map(|(path, name)| Ok((name, std::path::absolute(path)?))).collect()
+}
+
 impl PluginFactory for Plugins {
     fn reward(&self, plugin: &PluginUse) -> Result<Arc<dyn RewardFn>, LoadError> {
         Ok(self.load(PluginKind::Reward, plugin)?.into_reward()?)
@@ -96,6 +146,10 @@ impl PluginFactory for Plugins {
 
     fn filter(&self, plugin: &PluginUse) -> Result<Arc<dyn Filter>, LoadError> {
         Ok(self.load(PluginKind::Filter, plugin)?.into_filter()?)
+    }
+
+    fn tools(&self) -> Vec<(PluginId, PluginUse)> {
+        self.tools.clone()
     }
 
     fn file(&self, id: &PluginId) -> Option<PathBuf> {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use plumb_core::{Batch, Column, Texts};
+use plumb_core::Batch;
 use serde_json::{Map, Value};
 
+use crate::columns::{self, Misfit, Types};
 use crate::diagnostic::Diagnostic;
 
 /// One line of an input file.
@@ -59,21 +60,38 @@ pub fn read(path: &Path) -> Result<Vec<Row>, Diagnostic> {
     Ok(rows)
 }
 
-/// Rows as plugins get them, each a group of its own: a string as it is, anything else as compact JSON, nothing where a row lacks
-/// the column or has null.
-pub fn batch<'a>(ids: Vec<u64>, rows: impl Iterator<Item = &'a Map<String, Value>> + Clone) -> Batch {
-    let n = ids.len() as u32;
-    let mut batch = Batch::new(0, ids, (1..=n).collect());
+/// Rows as plugins get them, in groups with the end rows `group_ends`; each column has the type that `types` says.
+///
+/// # Errors
+/// The name of the first column, in the order of the alphabet, with a value that does not fit its type, and where.
+pub fn batch<'a>(
+    ids: Vec<u64>,
+    group_ends: Vec<u32>,
+    rows: impl Iterator<Item = &'a Map<String, Value>> + Clone,
+    types: &Types,
+) -> Result<Batch, (String, Misfit)> {
+    let mut batch = Batch::new(0, ids, group_ends);
     let names: BTreeSet<&String> = rows.clone().flat_map(Map::keys).collect();
     for name in names {
-        let text = |row: &Map<String, Value>| match row.get(name) {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-        };
-        batch.insert(name, Column::Text(rows.clone().map(text).collect::<Texts>()));
+        let cells = rows.clone().map(|row| row.get(name).unwrap_or(&Value::Null));
+        batch.insert(name, columns::column(types.of(name), cells).map_err(|misfit| (name.clone(), misfit))?);
     }
-    batch
+    Ok(batch)
+}
+
+/// Rows of a file as [`batch`] has them, each a group of its own with its line as id.
+pub fn lines_batch(rows: &[&Row], types: &Types, path: &Path) -> Result<Batch, Diagnostic> {
+    let ids = rows.iter().map(|row| row.line as u64).collect();
+    let ends = (1..=rows.len() as u32).collect();
+    let batch = batch(ids, ends, rows.iter().map(|row| &row.columns), types);
+    batch.map_err(|(column, misfit)| misplaced(&column, &misfit, rows[misfit.row].line, path))
+}
+
+/// A value of a line that does not fit its column's type.
+pub fn misplaced(column: &str, misfit: &Misfit, line: usize, path: &Path) -> Diagnostic {
+    let message = format!("`{}`, line {line}: {}", path.display(), misfit.reason(column));
+    Diagnostic::resource("input.column_type", message)
+        .hint(format!("mend the line, or give the column another type: `--type {column}=text`"))
 }
 
 /// The first needed column that a row lacks.
@@ -108,6 +126,8 @@ fn broken(path: &Path, line: usize, reason: &str) -> Diagnostic {
 
 #[cfg(test)]
 mod tests {
+    use plumb_core::Column;
+
     use super::*;
 
     #[test]
@@ -128,7 +148,7 @@ mod tests {
     fn columns_reach_the_plugin_as_text_and_missing_ones_are_told() {
         let row = |text: &str| json_object(text).unwrap();
         let rows = [row(r#"{"completion": "4", "answer": 4}"#), row(r#"{"completion": null, "tags": ["a"]}"#)];
-        let batch = batch(vec![1, 2], rows.iter());
+        let batch = batch(vec![1, 2], vec![1, 2], rows.iter(), &Types::default()).unwrap();
         let Some(Column::Text(answers)) = batch.column("answer") else { panic!("a text column") };
         assert_eq!((answers.get(0), answers.get(1)), (Some("4"), Some("")));
         assert_eq!((batch.row_ids.as_slice(), batch.group_ends.as_slice()), (&[1, 2][..], &[1, 2][..]));

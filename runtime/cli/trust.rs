@@ -8,7 +8,7 @@ use plumb_host::signature::{PublicKey, Signature};
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
 
-/// The keys of a recipe.
+/// The keys of a recipe, or of a command.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     keys: Vec<PublicKey>,
@@ -25,14 +25,19 @@ pub struct Vouched {
 impl Trust {
     /// Reads a recipe's keys.
     pub fn new(trust: &recipe::Trust) -> Result<Self, Diagnostic> {
-        let read = |key: &String| {
-            key.parse().map_err(|e: plumb_host::signature::Error| {
-                Diagnostic::usage("recipe.value", e.to_string())
-                    .at("trust.keys")
+        let in_recipe = |e: Diagnostic| Diagnostic { code: "recipe.value".into(), ..e.at("trust.keys") };
+        Trust::default().and(&trust.keys).map_err(in_recipe)
+    }
+
+    /// These keys too.
+    pub fn and(mut self, keys: &[String]) -> Result<Self, Diagnostic> {
+        for key in keys {
+            self.keys.push(key.parse().map_err(|e: plumb_host::signature::Error| {
+                Diagnostic::usage("usage.key", e.to_string())
                     .hint("`plumb plugin keygen` and `plumb plugin verify` print public keys")
-            })
-        };
-        Ok(Trust { keys: trust.keys.iter().map(read).collect::<Result<_, _>>()? })
+            })?);
+        }
+        Ok(self)
     }
 
     /// Reads a plugin's file and refuses it unless one of the keys signed it. Without keys every file is accepted.
@@ -47,14 +52,14 @@ impl Trust {
         match signed {
             Some(Ok(signer)) if self.keys.contains(&signer) => Ok(Vouched { bytes, signer: Some(signer) }),
             Some(Ok(signer)) => {
-                refused("plugin.foreign", format!("`{file}` is signed by {signer}, which the recipe does not trust"))
-                    .map_err(|error| error.hint("if you trust that key, add it to `trust.keys` of the recipe"))
+                refused("plugin.foreign", format!("`{file}` is signed by {signer}, which is no trusted key"))
+                    .map_err(|error| error.hint("if you trust that key, add it to `trust.keys` of the recipe; commands without a recipe take it as `--trust`"))
             }
             Some(Err(error)) => refused("plugin.signature", format!("the signature of `{file}` does not hold")).map_err(|d| {
                 d.because(error.to_string())
                     .hint(format!("get the file and its signature again, or sign it: `plumb plugin sign {file} --key KEY`"))
             }),
-            None => refused("plugin.unsigned", format!("`{file}` is not signed, and the recipe trusts only signed plugins"))
+            None => refused("plugin.unsigned", format!("`{file}` is not signed, and only plugins that a trusted key signed are accepted"))
                 .map_err(|error| error.hint(format!("sign it: `plumb plugin sign {file} --key KEY`"))),
         }
     }

@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod judge;
 pub mod logprobs;
 pub mod model;
 pub mod plugin;
@@ -22,6 +23,7 @@ pub fn run(cli: Cli, output: Output) -> anyhow::Result<ExitStatus> {
         Command::Train(args) => train::run(&args, &cli.global, output),
         Command::Rollout(args) => rollout::run(&args, output),
         Command::Score(args) => score::run(&args, output),
+        Command::Judge(args) => judge::run(&args, output),
         Command::Serve(args) => serve::run(&args, output),
         Command::Logprobs(args) => logprobs::run(&args),
         Command::Model(command) => model::run(&command, output),

@@ -2,7 +2,7 @@
 
 mod export;
 mod list;
-mod options;
+pub(super) mod options;
 mod replay;
 mod report;
 mod request;

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use clap::Args;
 use plumb_core::{Outcome, PluginKind};
-use plumb_host::{LoadRequest, Source};
 use serde_json::{Map, Value, json};
 
+use super::run::options::ConfigArgs;
+use crate::columns::Types;
 use crate::exit::ExitStatus;
 use crate::output::{Output, Sink};
 use crate::plugin_log::PluginLog;
 use crate::rows::{self, Row};
-use crate::{plugin_path, plugins};
+use crate::services::{ServiceArgs, Services, Wanted};
 
 /// Rows handed to the host at once; it cuts them into calls for its workers.
 const BATCH_ROWS: usize = 4096;
@@ -21,40 +22,46 @@ const BATCH_ROWS: usize = 4096;
 /// Score completions with a reward plugin.
 ///
 /// Each output line belongs to the input line of the same order: `id`, `status` (`scored`, `abstained` or `failed`), `value`,
-/// `parts`, `code` and `message`. All columns of a line reach the plugin. A row without a score has no value, never 0.
+/// `parts`, `code` and `message`. All columns of a line reach the plugin, with the types that a run gives them: columns of the data
+/// are text, those that a run makes (`completion_tokens`, `completion_ids`, `raw`, ...) are numbers or lists. A row without a score
+/// has no value, never 0.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   plumb score --plugin reward-exact-match --input answers.jsonl
-  plumb score --plugin ./my-reward.wasm --config '{\"mode\": \"strict\"}' --input answers.jsonl --output scores.jsonl")]
+  plumb score --plugin ./my-reward.wasm --set mode=strict --type difficulty=f64 --input answers.jsonl --output scores.jsonl
+  plumb score --plugin ./asks.wasm --model helper=smollm2 --tool calculator --input answers.jsonl")]
 pub struct ScoreArgs {
     /// Name of an installed plugin, or path of a .wasm file
     #[arg(long, value_name = "NAME|PATH")]
     pub plugin: String,
-    /// The plugin's configuration, a JSON object
-    #[arg(long, value_name = "JSON")]
-    pub config: Option<String>,
+    /// Its configuration
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// What it may ask
+    #[command(flatten)]
+    pub services: ServiceArgs,
     /// JSONL with `completion`, and whatever else the plugin reads; `-` is stdin
     #[arg(long)]
     pub input: PathBuf,
+    /// Type of a column: `text`, `f64`, `u32`, `tokens`, `token-f32` or `f64-lists`; may be given several times
+    #[arg(long = "type", value_name = "COLUMN=TYPE")]
+    pub types: Vec<String>,
     /// Where to write; stdout when absent
     #[arg(long)]
     pub output: Option<PathBuf>,
-    /// Seed of the plugin's random numbers
+    /// Seed of the plugin's random numbers and of what models sample
     #[arg(long, default_value_t)]
     pub seed: u64,
 }
 
 /// Runs the command.
 pub fn run(args: &ScoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
-    let config = args.config.as_deref().map(rows::json_object).transpose()?.unwrap_or_default();
-    let path = plugin_path::resolve(&args.plugin, None)?;
+    let wanted = Wanted::new(&args.plugin, args.config.read(Map::new())?, args.seed).with(&args.services)?;
+    let types = Types::read(&args.types)?;
     let rows = rows::read(&args.input)?;
     let log = Arc::new(PluginLog::new(output));
-    let loaded = plugins::host(args.seed, Arc::clone(&log) as _)?.load(LoadRequest {
-        source: Source::Path(path),
-        config,
-        ..LoadRequest::new(PluginKind::Reward, "")
-    })?;
+    let mut services = Services::open(&wanted, &args.services, Arc::clone(&log) as _)?;
+    let loaded = services.load(PluginKind::Reward, &wanted)?;
     let needs: BTreeSet<String> = loaded.descriptor().needs_columns.iter().cloned().collect();
     let reward = loaded.into_reward()?;
 
@@ -63,8 +70,8 @@ pub fn run(args: &ScoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
     for chunk in rows.chunks(BATCH_ROWS) {
         // A row without a needed column is told so itself; the others are scored.
         let whole: Vec<&Row> = chunk.iter().filter(|row| rows::missing(&row.columns, &needs).is_none()).collect();
-        let ids = whole.iter().map(|row| row.line as u64).collect();
-        let answer = reward.score(rows::batch(ids, whole.iter().map(|row| &row.columns)))?;
+        let batch = rows::lines_batch(&whole, &types, &args.input)?;
+        let answer = services.while_served(|_| reward.score(batch))?;
         // What the plugin wrote is for the rows that follow, and must not pile up until the file's end.
         reward.end_step();
         let mut scored = answer.outcomes.iter().enumerate();
@@ -92,6 +99,7 @@ pub fn run(args: &ScoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
         }
     }
     sink.finish()?;
+    services.finish()?;
     log.finish();
     output.note(format!("{} scored, {} abstained, {} failed", counts[0], counts[1], counts[2]));
     Ok(ExitStatus::Success)

@@ -1,5 +1,6 @@
 //! `plumb train`: a recipe, run.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use std::time::Instant;
 use clap::Args;
 use indicatif::ProgressBar;
 use plumb_core::recipe::Stage;
+use plumb_core::{PluginId, PluginKind};
 use plumb_train::evaluation::Evaluated;
-use plumb_train::run::MetricSet;
 use plumb_train::run::report::wilson_interval;
+use plumb_train::run::{LockedPlugin, MetricSet, read_plugins_lock};
 use plumb_train::{ModelServer, Observer, Summary, TrainRequest};
 use serde_json::json;
 
@@ -21,8 +23,9 @@ use crate::exit::ExitStatus;
 use crate::output::Output;
 use crate::plugin_log::PluginLog;
 use crate::plugins::{self, Plugins};
+use crate::recipe_file::{self, RecipeFile};
 use crate::trust::Trust;
-use crate::{lock, recipe_file};
+use crate::{lock, plugin_path};
 
 /// Run a recipe.
 ///
@@ -57,9 +60,10 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, output: Output) -> anyhow::Res
     lock::check(&file, args.locked)?;
     let trust = Trust::new(&file.recipe.trust)?;
     let models = Arc::new(ModelServer::default());
-    let mut host = plugins::host_with_models(file.recipe.seed, Arc::clone(&log) as _, Arc::clone(&models) as _)?;
-    plugins::load_tools(&mut host, &file.recipe.tools, &file.folder, &trust)?;
-    let plugins = Plugins::new(host, file.folder.clone(), trust);
+    let host = plugins::host_with_models(file.recipe.seed, Arc::clone(&log) as _, Arc::clone(&models) as _)?;
+    let mut plugins = Plugins::new(host, file.folder.clone(), trust);
+    let kept = if args.resume { kept_tools(&file, &run_dir)? } else { BTreeMap::new() };
+    plugins.load_tools(&file.recipe.tools, &kept)?;
     let request = TrainRequest {
         recipe: file.recipe,
         recipe_dir: file.folder,
@@ -89,6 +93,17 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, output: Output) -> anyhow::Res
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The run's own copies of those tools whose files are gone.
+fn kept_tools(file: &RecipeFile, run_dir: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let tools = read_plugins_lock(run_dir)?.into_iter().filter(|locked| locked.kind == PluginKind::Tool);
+    let ids = tools.map(|LockedPlugin { name, kind, sha256, .. }| PluginId { name, kind, digest: sha256 });
+    let mut kept = plugins::kept_tools(run_dir, ids)?;
+    let is_there = |plugin: &String| plugin_path::resolve(plugin, Some(&file.folder)).is_ok();
+    let plugin = |name: &String| file.recipe.tools.get(name).and_then(|tool| tool.plugin.as_ref());
+    kept.retain(|name, _| plugin(name).is_some_and(|plugin| !is_there(plugin)));
+    Ok(kept)
 }
 
 /// A flag that Ctrl-C sets. The second Ctrl-C ends the process: whoever presses twice does not want to wait for the step.

@@ -19,6 +19,8 @@ pub struct Archive {
     pub recipe: RunRecipe,
     /// Stages that have steps, in order.
     pub stages: Vec<StageSpan>,
+    /// The tool plugins that it ran with; empty in ledgers of older builds.
+    pub tools: Vec<PluginGeneration>,
     /// Records in the ledger.
     pub records: u64,
     /// SHA-256 of the ledger's last line: it stands for all lines, so two ledgers with one head are the same.
@@ -68,7 +70,7 @@ impl Archive {
     pub fn open(run_dir: &Path) -> Result<Self> {
         let recipe = read_recipe(run_dir)?;
         let mut reader = Reader::open(&run_dir.join(LEDGER))?;
-        let (mut stages, mut records) = (Vec::<StageSpan>::new(), 0);
+        let (mut stages, mut used, mut records) = (Vec::<StageSpan>::new(), Vec::new(), 0);
         for record in reader.by_ref() {
             records += 1;
             match record? {
@@ -80,11 +82,13 @@ impl Archive {
                     Some(span) => span.last = step.step,
                     None => stages.push(StageSpan { name: step.stage, first: step.step, last: step.step }),
                 },
+                // A run goes on with the tools that it began with alone.
+                Record::Plugins { tools, .. } => used = tools,
                 _ => {}
             }
         }
         let head = reader.head().to_owned();
-        Ok(Archive { run_dir: run_dir.to_owned(), recipe, stages, records, head, tokenizer: OnceCell::new() })
+        Ok(Archive { run_dir: run_dir.to_owned(), recipe, stages, tools: used, records, head, tokenizer: OnceCell::new() })
     }
 
     /// The tokenizer of the run's model.

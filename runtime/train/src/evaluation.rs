@@ -94,7 +94,7 @@ pub fn evaluate(
         answers[place] = Some(if reward.asks_models() { Err(batch) } else { Ok(reward.submit(batch)) });
     };
     let stream = |prompt, completion| Stream::new(seed, "eval", &[prompt, completion]);
-    models.set.policy.generate(&prompts, 1, &sampling, stage.rollout.max_batch, &stream, &mut on_group)?;
+    models.policy.generate(&prompts, 1, &sampling, stage.rollout.max_batch, &stream, &mut on_group)?;
     let wait = || {
         let submitted: Vec<_> =
             answers.into_iter().flatten().map(|answer| answer.unwrap_or_else(|batch| reward.submit(batch))).collect();

@@ -34,6 +34,11 @@ pub trait PluginFactory: Sync {
     /// A filter.
     fn filter(&self, plugin: &PluginUse) -> Result<Arc<dyn Filter>, LoadError>;
 
+    /// The recipe's tool plugins, in the order of their names. They are loaded before any other plugin, and stay as they are.
+    fn tools(&self) -> Vec<(PluginId, PluginUse)> {
+        Vec::new()
+    }
+
     /// The file that a loaded plugin came from; None for a function of this program.
     fn file(&self, _id: &PluginId) -> Option<PathBuf> {
         None

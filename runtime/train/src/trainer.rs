@@ -23,7 +23,7 @@ use crate::generations::circuit::Breaker;
 use crate::generations::control::Inbox;
 use crate::generations::kept::{self, OrKept};
 use crate::generations::loader::Loader;
-use crate::models::{ModelServer, ModelSet, ModelStore, Served};
+use crate::models::{ModelServer, ModelStore, Served};
 use crate::objective::grpo::Grpo;
 use crate::objective::sft::Sft;
 use crate::objective::{Lesson, Objective};
@@ -31,7 +31,7 @@ use crate::optimizer::{AdamW, clip_scale};
 use crate::pipeline::dataset;
 use crate::plugins::{PluginFactory, StagePlugins};
 use crate::policy::Policy;
-use crate::run::{Checkpoint, CheckpointParts, Inputs, MetricSet, Progress, Record, RunDir};
+use crate::run::{Checkpoint, CheckpointParts, Inputs, LockedPlugin, MetricSet, PluginGeneration, Progress, Record, RunDir};
 use crate::schedule::learning_rate;
 use crate::stage::{StageData, leaks};
 
@@ -105,7 +105,12 @@ fn train_with(
     let load = |stage| StagePlugins::load(stage, if request.resume { &kept } else { factory });
     let mut plugins = recipe.stages.iter().map(load).collect::<Result<Vec<_>>>()?;
     // A fresh run creates its folder last, when all that the user gave has been read and found good.
-    let inputs = inputs(request, &plugins)?;
+    let tools = factory.tools();
+    let inputs = inputs(
+        request,
+        &plugins,
+        tools.iter().map(|(id, used)| LockedPlugin { source: used.plugin.clone(), ..factory.locked(id, used) }),
+    )?;
     let goes_on = request.resume && crate::run::is_run(&request.run_dir);
     let lock = goes_on.then(|| Inbox::open(&request.run_dir)).transpose()?;
     let resume = || RunDir::resume(&request.run_dir, recipe, &inputs, &mut |message| observer.message(&message));
@@ -141,6 +146,7 @@ fn train_with(
         counters: serde_json::from_value(progress.trainer.clone()).unwrap_or_default(),
         step: progress.step,
         generations: Generations::open(&request.run_dir, factory, &recipe.circuit, inbox, loader, progress.step)?,
+        tools: tools.iter().map(|(id, used)| PluginGeneration::new(id, used)).collect(),
         saved: checkpoint.as_ref().map(|checkpoint| checkpoint.progress.step),
         evaluations: Vec::new(),
         said: BTreeSet::new(),
@@ -201,11 +207,11 @@ fn check(recipe: &Recipe) -> Result<()> {
 }
 
 /// What must be the same when the run goes on.
-fn inputs(request: &TrainRequest, plugins: &[StagePlugins]) -> Result<Inputs> {
+fn inputs(request: &TrainRequest, plugins: &[StagePlugins], tools: impl Iterator<Item = LockedPlugin>) -> Result<Inputs> {
     let mut inputs = Inputs::default();
-    for locked in plugins.iter().flat_map(|plugins| &plugins.locked) {
-        if !inputs.plugins.contains(locked) {
-            inputs.plugins.push(locked.clone());
+    for locked in plugins.iter().flat_map(|plugins| plugins.locked.iter().cloned()).chain(tools) {
+        if !inputs.plugins.contains(&locked) {
+            inputs.plugins.push(locked);
         }
     }
     inputs.data = digests(recipe_files(&request.recipe), &request.recipe_dir)?;
@@ -265,6 +271,8 @@ struct Run<'a> {
     generations: Generations<'a>,
     /// Optimizer steps of the run that are done.
     step: u64,
+    /// Tool plugins, for the ledger.
+    tools: Vec<PluginGeneration>,
     /// Step of the newest whole checkpoint.
     saved: Option<u64>,
     evaluations: Vec<(String, u64, Evaluated)>,
@@ -295,7 +303,8 @@ impl Run<'_> {
         } else {
             self.generations.breaker = Breaker::default();
             self.counters.optimizer_steps = 0;
-            self.dir.record(&Record::Plugins { stage: stage.name.clone(), plugins: plugins.generations.clone() })?;
+            let (generations, tools) = (plugins.generations.clone(), self.tools.clone());
+            self.dir.record(&Record::Plugins { stage: stage.name.clone(), plugins: generations, tools })?;
             self.counters.left_out = self.choose_data(stage, data, plugins)?;
         }
         if !self.counters.left_out.is_empty() {
@@ -488,8 +497,7 @@ impl Run<'_> {
 
     /// The run's models, for plugins to ask. `temperature` is that of sampled completions.
     fn served(&mut self, temperature: f32) -> Served<'_> {
-        let set = ModelSet { policy: &mut self.policy, store: &mut self.store };
-        Served { server: &self.request.models, set, temperature }
+        Served { server: &self.request.models, policy: &mut self.policy, store: &mut self.store, temperature }
     }
 
     /// Writes down what models answered since the last time, before the record of what was made of it.

@@ -4,16 +4,18 @@
 //! {"name": "...", "rows": [{"completion": "4", "answer": "4"}], "config": {}, "expect": [1.0]}
 //! ```
 //! Further keys: `groups` (end row of each group; one group otherwise), `step`, `attrs`, `tolerance` (1e-9, relative beyond 1)
-//! `models`, what models say to a judge (`[{"prompt": "part of the prompt", "text": "answer"}]`), and `types`, which gives columns a type (`text`, `f64`, `u32`, `tokens`, `token-f32`) that their name does not.
+//! `models`, what models say to a judge (`[{"prompt": "part of the prompt", "text": "answer"}]`), and `types`, which gives columns a type (see [`crate::columns::Type`]) that
+//! their name does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use plumb_core::{Batch, Column, Ragged};
+use plumb_core::Batch;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::verdicts::Scripted;
+use crate::columns::{self, Types};
 use crate::diagnostic::Diagnostic;
 use crate::rows;
 
@@ -42,21 +44,10 @@ pub struct Case {
     #[serde(default)]
     attrs: BTreeMap<String, String>,
     #[serde(default)]
-    types: BTreeMap<String, Type>,
+    types: Types,
     /// How far a number may be off, relative beyond 1.
     #[serde(default = "tolerance")]
     pub tolerance: f64,
-}
-
-/// Type of a column.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-enum Type {
-    Text,
-    F64,
-    U32,
-    Tokens,
-    TokenF32,
 }
 
 fn tolerance() -> f64 {
@@ -93,18 +84,9 @@ impl Case {
         batch.attrs.extend(self.attrs.clone());
         let names: BTreeSet<&String> = self.rows.iter().flat_map(Map::keys).collect();
         for name in names {
-            let cells = || (0..times).flat_map(|_| self.rows.iter().map(|row| row.get(name).unwrap_or(&Value::Null)));
-            let column = match self.types.get(name).copied().unwrap_or_else(|| type_of(name)) {
-                Type::Text => Some(Column::Text(cells().map(text).collect())),
-                Type::F64 => cells().map(number).collect::<Option<_>>().map(Column::F64),
-                Type::U32 => cells().map(integer).collect::<Option<_>>().map(Column::U32),
-                Type::Tokens => ragged(cells(), integer).map(Column::Tokens),
-                Type::TokenF32 => ragged(cells(), |cell| number(cell).map(|n| n as f32)).map(Column::TokenF32),
-            };
-            batch.insert(
-                name,
-                column.ok_or_else(|| self.wrong(&format!("column `{name}` holds values that do not fit its type")))?,
-            );
+            let cells = (0..times).flat_map(|_| self.rows.iter().map(|row| row.get(name).unwrap_or(&Value::Null)));
+            let column = columns::column(self.types.of(name), cells);
+            batch.insert(name, column.map_err(|misfit| self.wrong(&format!("row {}: {}", misfit.row, misfit.reason(name))))?);
         }
         Ok(batch)
     }
@@ -119,55 +101,10 @@ impl Case {
     }
 }
 
-/// The type that a run gives columns of that name; data columns are text.
-fn type_of(name: &str) -> Type {
-    match name {
-        "value" | "raw" => Type::F64,
-        "completion_tokens" => Type::U32,
-        "prompt_ids" | "completion_ids" => Type::Tokens,
-        "old_logprobs" | "ref_logprobs" => Type::TokenF32,
-        _ if name.starts_with("reward/") => Type::F64,
-        _ => Type::Text,
-    }
-}
-
-/// Text as it is, nothing as the empty text, anything else as JSON.
-fn text(cell: &Value) -> String {
-    match cell {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
-}
-
-/// A number; null is "no value".
-fn number(cell: &Value) -> Option<f64> {
-    if cell.is_null() { Some(f64::NAN) } else { cell.as_f64() }
-}
-
-fn integer(cell: &Value) -> Option<u32> {
-    cell.as_u64().and_then(|n| u32::try_from(n).ok())
-}
-
-fn ragged<'v, T: Copy + Default>(
-    cells: impl Iterator<Item = &'v Value>,
-    read: impl Fn(&Value) -> Option<T>,
-) -> Option<Ragged<T>> {
-    let mut ragged = Ragged::default();
-    for cell in cells {
-        let row: Vec<T> = match cell {
-            Value::Null => Vec::new(),
-            Value::Array(list) => list.iter().map(&read).collect::<Option<_>>()?,
-            _ => return None,
-        };
-        ragged.push(&row);
-    }
-    Some(ragged)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plumb_core::Column;
     use serde_json::json;
 
     fn case(value: Value) -> Case {
@@ -194,7 +131,7 @@ mod tests {
     #[test]
     fn values_that_do_not_fit_and_groups_that_do_not_cover_are_named() {
         let error = case(json!({"name": "a", "rows": [{"completion_tokens": -1}]})).batch(1).unwrap_err();
-        assert!(error.message.contains("case `a`: column `completion_tokens`"), "{}", error.message);
+        assert!(error.message.contains("case `a`: row 0: `completion_tokens` is -1"), "{}", error.message);
         let error = case(json!({"rows": [{"value": 1}], "groups": [2]})).batch(1).unwrap_err();
         assert!(error.message.contains("`groups` [2]"), "{}", error.message);
     }

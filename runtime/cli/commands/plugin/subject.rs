@@ -1,15 +1,20 @@
 //! The plugin that a command is about: an installed one, a file, or a crate that is built first.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plumb_core::recipe::Grants;
+use plumb_core::recipe::{BuiltinTool, Grants, ToolUse};
 use plumb_host::{Collector, Host, HostOptions, Inspection, LoadRequest, LoadedPlugin, Source};
 use serde_json::{Map, Value};
 
 use crate::diagnostic::Diagnostic;
 use crate::output::Output;
 use crate::plugin_path;
+use crate::services::MODEL_KEY;
+
+/// Name of the tool that every command of `plumb plugin` has.
+const CALCULATOR: &str = "calculator";
 
 /// A plugin's bytes and where they come from.
 pub struct Subject {
@@ -52,22 +57,21 @@ impl Subject {
         plumb_host::inspect(&self.label(), &self.bytes)
     }
 
-    /// Loads it with a configuration. Capabilities that its manifest declares are granted: here nothing answers but what a case says.
+    /// Loads it with a configuration. It may ask the run's own models, the one that its configuration names, and the calculator: what
+    /// models say is in a case, if anywhere.
     pub fn load(&self, host: &Host, config: &Map<String, Value>) -> plumb_host::Result<LoadedPlugin> {
+        let named = config.get(MODEL_KEY).and_then(Value::as_str);
+        let models = ["policy", "reference"].into_iter().chain(named).map(ToOwned::to_owned).collect();
         host.load(LoadRequest {
             source: Source::Bytes(self.label(), self.bytes.clone()),
             config: config.clone(),
-            grants: Grants {
-                models: vec!["policy".into(), "reference".into()],
-                tools: vec!["calculator".into()],
-                ..Grants::default()
-            },
+            grants: Grants { models, tools: vec![CALCULATOR.into()], ..Grants::default() },
             ..LoadRequest::new(self.inspect()?.kind, "")
         })
     }
 }
 
-/// A host, and what plugins write to it.
+/// A host with a calculator, and what plugins write to it.
 pub fn host(threads: usize) -> plumb_host::Result<(Host, Arc<Collector>)> {
     let sink = Arc::new(Collector::default());
     let options = HostOptions {
@@ -76,7 +80,11 @@ pub fn host(threads: usize) -> plumb_host::Result<(Host, Arc<Collector>)> {
         sink: Arc::clone(&sink) as _,
         ..HostOptions::default()
     };
-    Ok((Host::new(options)?, sink))
+    let mut host = Host::new(options)?;
+    let calculator = ToolUse { builtin: Some(BuiltinTool::Calculator), ..ToolUse::default() };
+    let no_plugin = |name: &str| Err(plumb_host::Error::Host { message: format!("there is no tool plugin `{name}` here") });
+    host.load_tools(&BTreeMap::from([(CALCULATOR.to_owned(), calculator)]), Path::new(""), no_plugin)?;
+    Ok((host, sink))
 }
 
 /// A JSON object from the command line.

@@ -38,10 +38,10 @@ pub fn run(args: &ReplayArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let recipe = &archive.recipe;
     // What plugins log they have logged in the run.
     let (models, trust) = (Arc::new(RecordedModels::default()), Trust::new(&recipe.recipe.trust)?);
-    let mut host = plugins::host_with_models(recipe.recipe.seed, Arc::new(plumb_host::Discard), Arc::clone(&models) as _)?;
-    plugins::load_tools(&mut host, &recipe.recipe.tools, &recipe.folder, &trust)?;
-    // Which bytes are meant the ledger says: the run's copies have no signatures beside them.
-    let factory = Plugins::new(host, recipe.folder.clone(), Trust::default());
+    let host = plugins::host_with_models(recipe.recipe.seed, Arc::new(plumb_host::Discard), Arc::clone(&models) as _)?;
+    let mut factory = Plugins::new(host, recipe.folder.clone(), trust);
+    let kept = plugins::kept_tools(&archive.run_dir, archive.tools.iter().map(|tool| tool.id.clone()))?;
+    factory.load_tools(&recipe.recipe.tools, &kept)?;
     let last = archive.stages.last().map_or(0, |span| span.last);
     let bar = output.bar(last, "steps");
     let replayed = replay(&archive, &args.select.selection(), &factory, &models, &mut |step| bar.set_position(step))?;

@@ -47,6 +47,9 @@ pub struct RescoreArgs {
     /// Which steps
     #[command(flatten)]
     pub select: SelectArgs,
+    /// Accept plugins signed by this key too; a run whose recipe has `[trust]` is rescored by signed plugins only
+    #[arg(long, value_name = "KEY")]
+    pub trust: Vec<String>,
     /// Write every row, with both values, to this .jsonl or .parquet file
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -74,13 +77,13 @@ pub fn run(args: &RescoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let used = options::plugin_use(&file, args.compare.clone(), args.config.read(serde_json::Map::new())?);
     let log = Arc::new(PluginLog::new(output));
     let host = plugins::host(archive.recipe.recipe.seed, Arc::clone(&log) as _)?;
-    let factory = Plugins::new(host, archive.recipe.folder.clone(), Trust::default());
-    let load = |e: plumb_train::LoadError| anyhow::Error::from_boxed(e);
+    let trust = Trust::new(&archive.recipe.recipe.trust)?.and(&args.trust)?;
+    let factory = Plugins::new(host, archive.recipe.folder.clone(), trust);
     let subject = match kind {
-        PluginKind::Reward => Subject::Reward(factory.reward(&used).map_err(load)?),
+        PluginKind::Reward => Subject::Reward(factory.reward(&used).map_err(plugins::unboxed)?),
         PluginKind::Shaper => {
             let shapes = if matches!(args.reads, Some(Reads::Advantage)) { ShapedValue::Advantage } else { ShapedValue::Reward };
-            Subject::Shaper(factory.shaper(&used).map_err(load)?, shapes)
+            Subject::Shaper(factory.shaper(&used).map_err(plugins::unboxed)?, shapes)
         }
         PluginKind::Filter => {
             let reads = match args.reads {
@@ -88,7 +91,7 @@ pub fn run(args: &RescoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
                 Some(Reads::Shaped) => FilterStage::Shaped,
                 Some(Reads::Advantage) => FilterStage::Advantage,
             };
-            Subject::Filter(factory.filter(&used).map_err(load)?, reads)
+            Subject::Filter(factory.filter(&used).map_err(plugins::unboxed)?, reads)
         }
         PluginKind::Judge | PluginKind::Tool => {
             let error = Diagnostic::usage(

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::access::Access;
 use super::protocol::{self, Malformed, Reading, native, nemo_gym, openrlhf, slime};
-use super::scoring::{Scored, Scorer};
+use super::scoring::{self, Scored, Scorer};
 use super::wire::{Broken, Connection, Head};
 
 /// Connections at one time; more are closed at once.
@@ -250,6 +250,9 @@ fn reply(server: &Server, route: Route, body: &[u8], until: Instant) -> Answer {
         Ok(Ok(scored)) => scored,
         Ok(Err(error)) => {
             let (code, message) = (format!("plugin.{}", error.fault.code()), format!("{error}: {}", error.fault));
+            if error.fault.code() == scoring::COLUMN_TYPE {
+                return refuse(422, &code, &message, "send values of the columns' types");
+            }
             return refuse(500, &code, &message, "see what the server prints");
         }
         Err(mpsc::RecvTimeoutError::Timeout) => {

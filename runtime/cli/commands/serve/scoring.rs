@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use plumb_core::feedback::RowFault;
+use plumb_core::feedback::{PluginFault, RowFault};
 use plumb_core::{Outcome, PluginError, PluginKind, RewardFn};
 use plumb_host::{Host, LoadRequest, Sink};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use crate::columns::Types;
 use crate::diagnostic::Diagnostic;
 use crate::{plugin_path, plugins, rows};
+
+/// Code of a request with a value that does not fit its column's type.
+pub const COLUMN_TYPE: &str = "column-type";
 
 /// What a row without a score is worth.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -134,7 +138,16 @@ impl Scorer {
         for plugin in &self.plugins {
             let whole: Vec<_> = all.iter().filter(|row| rows::missing(row, &plugin.needs).is_none()).collect();
             let ids = whole.iter().map(|row| id(row)).collect();
-            pending.push(plugin.reward.submit(rows::batch(ids, whole.into_iter())));
+            let ends = (1..=whole.len() as u32).collect();
+            let batch = rows::batch(ids, ends, whole.into_iter(), &Types::default()).map_err(|(column, misfit)| PluginError {
+                plugin: plugin.reward.id().clone(),
+                export: "score",
+                fault: PluginFault::Fault {
+                    code: COLUMN_TYPE.into(),
+                    message: format!("row {}: {}", misfit.row, misfit.reason(&column)),
+                },
+            })?;
+            pending.push(plugin.reward.submit(batch));
         }
         let mut scored = vec![Scored { value: Some(0.0), answers: Vec::new() }; all.len()];
         for (plugin, pending) in self.plugins.iter().zip(pending) {

@@ -113,6 +113,10 @@ impl PluginFactory for OrKept<'_> {
         self.load(plugin, |plugin| self.factory.filter(plugin))
     }
 
+    fn tools(&self) -> Vec<(PluginId, PluginUse)> {
+        self.factory.tools()
+    }
+
     fn file(&self, id: &PluginId) -> Option<PathBuf> {
         self.factory.file(id)
     }

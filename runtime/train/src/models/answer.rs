@@ -68,14 +68,15 @@ impl ModelSet<'_> {
 
     /// The model of that name and its score head.
     fn model(&mut self, name: &str) -> Answered<(&mut Policy, Option<&ScoreHead>)> {
-        if name == POLICY {
-            return Ok((self.policy, None));
+        let trains = self.policy.is_some();
+        let names = self.store.names(trains);
+        if trains && name == POLICY {
+            return Ok((self.policy.as_deref_mut().expect("just looked"), None));
         }
-        if name == REFERENCE && self.store.reference.is_none() {
+        if trains && name == REFERENCE && self.store.reference.is_none() {
             let how = "set `grpo.log_kl = true`, or `grpo.beta` above 0, in a stage with `algorithm = \"grpo\"`";
             return Err(ServiceFault::new("unavailable", format!("this stage keeps no reference model; {how}")));
         }
-        let names = self.store.names();
         let store = &mut *self.store;
         if let Some(loaded) = store.loaded.get_mut(name) {
             return Ok((&mut loaded.model, loaded.score.as_ref()));
@@ -249,7 +250,12 @@ fn prompt_ids(model: &Policy, text: &str, after: usize) -> Answered<Vec<u32>> {
     }
     let limit = model.params.config.max_position_embeddings;
     if tokens.len().saturating_add(after) > limit {
-        let reason = format!("{} tokens of prompt and {after} after it, in a context of {limit}", tokens.len());
+        let reason = format!(
+            "its {} tokens and up to {after} after them need a context of {}, and the model has {limit}: shorten what it is shown, \
+             lower `max_tokens`, or ask a model with a longer context",
+            tokens.len(),
+            tokens.len().saturating_add(after)
+        );
         return Err(ServiceFault::new("too-long", reason));
     }
     Ok(tokens)

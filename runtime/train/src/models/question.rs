@@ -169,10 +169,19 @@ pub fn generate(source: &impl AnswersRows, questions: &[Question]) -> Vec<Answer
         _ => None,
     };
     let answer = |rows: Row<Vec<RowQuestion>>| -> Answer {
-        let count = rows?.len();
-        let own: Vec<RowAnswer> = answers.by_ref().take(count).collect();
+        let rows = rows?;
+        let own: Vec<RowAnswer> = answers.by_ref().take(rows.len()).collect();
+        // Whose prompt it was that has no answer is what the reader of the message can mend.
+        let place = own.iter().position(|answer| matches!(answer, RowAnswer::Fault(fault) if fault.code != NOT_RECORDED));
+        let told = |mut fault: ServiceFault| {
+            if let Some(place) = place {
+                fault.message =
+                    format!("prompt {} of {} to model `{}`: {}", place + 1, rows.len(), rows[place].model, fault.message);
+            }
+            fault
+        };
         let mut generated = Generated::default();
-        for completion in collect(own.into_iter(), completions)?.into_iter().flatten() {
+        for completion in collect(own.into_iter(), completions).map_err(told)?.into_iter().flatten() {
             generated.text.push(&completion.text);
             generated.tokens.push(&completion.tokens);
             generated.logprobs.push(&completion.logprobs);

@@ -4,16 +4,20 @@ use plumb_core::rollout::{Completion, Prompt};
 use plumb_core::services::Models;
 
 use super::server::{ModelServer, ModelSet};
+use super::store::ModelStore;
 use crate::error::Result;
 use crate::pack::LossRow;
 use crate::pipeline::StepModels;
+use crate::policy::Policy;
 
-/// Models, and the desk where plugins ask for them.
+/// A run's models, and the desk where plugins ask for them.
 pub struct Served<'a> {
     /// Where plugins ask.
     pub server: &'a ModelServer,
-    /// Who answers.
-    pub set: ModelSet<'a>,
+    /// The policy.
+    pub policy: &'a mut Policy,
+    /// All other models.
+    pub store: &'a mut ModelStore,
     /// What the policy's logits are divided by when completions are sampled.
     pub temperature: f32,
 }
@@ -21,11 +25,11 @@ pub struct Served<'a> {
 impl StepModels for Served<'_> {
     fn while_served<T: Send>(&mut self, work: impl FnOnce(&dyn Models) -> T + Send) -> T {
         let server = self.server;
-        server.serve(&mut self.set, || work(server))
+        server.serve(&mut ModelSet { policy: Some(self.policy), store: self.store }, || work(server))
     }
 
     fn rewrite(&mut self, prompt: &Prompt, sampled: &Completion, text: String) -> Result<Completion> {
-        let policy = &mut *self.set.policy;
+        let policy = &mut *self.policy;
         let ends = &policy.params.config.eos_token_ids;
         let mut tokens = policy.tokenizer.encode(&text)?;
         tokens.extend(sampled.tokens.last().filter(|last| ends.contains(last)));

@@ -14,8 +14,8 @@ use crate::run::AnswerRecord;
 
 /// The models of this moment: the policy, and the others.
 pub struct ModelSet<'a> {
-    /// The policy, with its current weights.
-    pub policy: &'a mut Policy,
+    /// The policy, with its current weights; None where nothing is trained.
+    pub policy: Option<&'a mut Policy>,
     /// All other models.
     pub store: &'a mut ModelStore,
 }

@@ -55,8 +55,16 @@ impl ModelStore {
             check(name, model).map_err(|reason| Error::Recipe { key: format!("models.{name}"), reason })?;
         }
         let granted = granted(recipe)?;
-        let mut store = ModelStore::without_models(recipe.seed);
-        for (name, model) in recipe.models.iter().filter(|(name, _)| granted.contains(name.as_str())) {
+        ModelStore::open(recipe.models.iter().filter(|(name, _)| granted.contains(name.as_str())), base, recipe.seed)
+    }
+
+    /// Reads models; paths start at `base`. Answers are drawn by `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when files cannot be read.
+    pub fn open<'a>(models: impl IntoIterator<Item = (&'a String, &'a ModelUse)>, base: &Path, seed: u64) -> Result<Self> {
+        let mut store = ModelStore::without_models(seed);
+        for (name, model) in models {
             if let Some(every) = model.lagged {
                 store.lagged.insert(name.clone(), Lagged { every, model: None });
             } else if let Some(path) = &model.path {
@@ -82,6 +90,12 @@ impl ModelStore {
             cache: Cache::default(),
             generations: BTreeMap::new(),
         }
+    }
+
+    /// The same store, which decodes at most so many sequences at once; answers do not depend on it.
+    #[must_use]
+    pub fn with_max_batch(self, max_batch: usize) -> Self {
+        ModelStore { max_batch, ..self }
     }
 
     /// A stage begins with this policy: it becomes the reference, where the stage has one, and all lagged copies.
@@ -133,10 +147,12 @@ impl ModelStore {
     }
 
     /// Names that can be asked, for people.
-    pub(super) fn names(&self) -> String {
+    pub(super) fn names(&self, with_policy: bool) -> String {
+        let policy = with_policy.then_some(POLICY);
         let reference = self.reference.iter().map(|_| REFERENCE);
         let others = self.loaded.keys().chain(self.lagged.keys()).map(String::as_str);
-        [POLICY].into_iter().chain(reference).chain(others).collect::<Vec<_>>().join(", ")
+        let all = policy.into_iter().chain(reference).chain(others).collect::<Vec<_>>().join(", ");
+        if all.is_empty() { "none".to_owned() } else { all }
     }
 }
 

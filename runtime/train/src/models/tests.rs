@@ -37,7 +37,7 @@ fn question(model: &str, prompts: &[&str]) -> Question {
 
 /// Serves `work` with a policy of that seed and no other models.
 fn served<T: Send>(policy: &mut Policy, store: &mut ModelStore, server: &ModelServer, work: impl FnOnce() -> T + Send) -> T {
-    server.serve(&mut ModelSet { policy, store }, work)
+    server.serve(&mut ModelSet { policy: Some(policy), store }, work)
 }
 
 /// What a question gives on fresh models that were asked nothing else.
@@ -192,7 +192,9 @@ fn what_cannot_be_answered_is_a_fault_that_says_why() {
         assert!(reference.code == "unavailable" && reference.message.contains("grpo.log_kl"));
         let long = fault(question("policy", &["a", &"ab".repeat(10)]));
         assert_eq!(long.code, "too-long");
-        assert_eq!(long.message, "20 tokens of prompt and 6 after it, in a context of 24");
+        let told =
+            "prompt 1 of 1 to model `policy`: its 20 tokens and up to 6 after them need a context of 26, and the model has 24: ";
+        assert!(long.message.starts_with(told), "{}", long.message);
         assert_eq!(fault(question("policy", &["x"])).code, "untokenizable");
         assert_eq!(fault(question("policy", &[""])).code, "empty-prompt");
         let with = |sampling| fault(Question { sampling, ..question("policy", &["a"]) });

@@ -24,17 +24,35 @@ use crate::plugins::JudgeSlot;
 /// Most turns of a judge in a step: its first, and one for each answer that it asks on after.
 pub const MAX_TURNS: u64 = 16;
 
-/// A judge over one step.
+/// What a judge's decision took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Its turns.
+    pub turns: u64,
+    /// Prompts that it asked models about.
+    pub questions: u64,
+    /// Tokens that models read and wrote for it.
+    pub tokens: u64,
+}
+
+/// What a judge decided over a batch.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// Its verdicts, row by row.
+    pub scores: Scores,
+    /// What they took.
+    pub spent: Spent,
+}
+
+/// A judge over one batch.
 struct Sitting<'a> {
     slot: &'a JudgeSlot,
+    batch: Arc<Batch>,
     /// What it wants to know next.
     ask: Option<Ask>,
     verdicts: Option<Verdicts>,
     fault: Option<RowFault>,
-    turns: u64,
-    questions: u64,
-    /// Tokens read and written for it.
-    tokens: u64,
+    spent: Spent,
 }
 
 /// Lets all judges decide over the batch. Returns what each said, with `judge/<name>/{turns,questions,tokens}`.
@@ -45,14 +63,34 @@ struct Sitting<'a> {
 /// [`Error::Plugin`] when the host failed.
 pub fn judge(step: u64, judges: &[JudgeSlot], batch: Batch, models: &dyn Models) -> Result<(Vec<Scores>, Vec<(String, f64)>)> {
     let batch = Arc::new(batch);
-    let mut sittings = Vec::with_capacity(judges.len());
-    for slot in judges {
-        let mut sitting = Sitting { slot, ask: None, verdicts: None, fault: None, turns: 0, questions: 0, tokens: 0 };
-        sitting.take_turn(slot.plugin.begin(&batch), step)?;
-        sittings.push(sitting);
-    }
+    let judged = sit(step, judges.iter().map(|slot| (slot, Arc::clone(&batch))), models)?;
+    let metrics = judges.iter().zip(&judged).flat_map(|(JudgeSlot { name, .. }, Judged { spent, .. })| {
+        [("turns", spent.turns), ("questions", spent.questions), ("tokens", spent.tokens)]
+            .map(|(what, count)| (format!("judge/{name}/{what}"), count as f64))
+    });
+    let metrics = metrics.collect();
+    Ok((judged.into_iter().map(|judged| judged.scores).collect(), metrics))
+}
+
+/// Lets one judge decide over each batch by itself; all of them ask together. So no verdict depends on the other batches, and what
+/// fails on one batch has failed on its rows alone.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_each(judge: &JudgeSlot, batches: Vec<Batch>, models: &dyn Models) -> Result<Vec<Judged>> {
+    sit(0, batches.into_iter().map(|batch| (judge, Arc::new(batch))), models)
+}
+
+/// The rounds of the sittings, until all are over.
+fn sit<'a>(step: u64, sittings: impl Iterator<Item = (&'a JudgeSlot, Arc<Batch>)>, models: &dyn Models) -> Result<Vec<Judged>> {
+    let begin = |(slot, batch): (&'a JudgeSlot, Arc<Batch>)| {
+        let turn = slot.plugin.begin(&batch);
+        let mut sitting = Sitting { slot, batch, ask: None, verdicts: None, fault: None, spent: Spent::default() };
+        sitting.take_turn(turn, step).map(|()| sitting)
+    };
+    let mut sittings = sittings.map(begin).collect::<Result<Vec<_>>>()?;
     loop {
-        sittings.iter_mut().for_each(|sitting| sitting.check_ask(batch.rows() as u64, models));
+        sittings.iter_mut().for_each(|sitting| sitting.check_ask(models));
         let questions: Vec<Question> =
             sittings.iter().flat_map(|sitting| sitting.ask.iter().flat_map(|ask| ask.questions.iter().cloned())).collect();
         if sittings.iter().all(|sitting| sitting.ask.is_none()) {
@@ -64,26 +102,18 @@ pub fn judge(step: u64, judges: &[JudgeSlot], batch: Batch, models: &dyn Models)
             let own: Vec<Answer> = answers.by_ref().take(questions.len()).collect();
             match answered(&questions, own, models) {
                 Ok(answers) => {
-                    sitting.tokens += answers.iter().map(|answer| answer.tokens.values.len() as u64).sum::<u64>();
-                    sitting.take_turn(sitting.slot.plugin.resume(&batch, &memo, &answers), step)?;
+                    sitting.spent.tokens += answers.iter().map(|answer| answer.tokens.values.len() as u64).sum::<u64>();
+                    sitting.take_turn(sitting.slot.plugin.resume(&sitting.batch, &memo, &answers), step)?;
                 }
-                Err(fault) => sitting.fail(fault.code, fault.message),
+                Err(fault) => sitting.unanswered(&fault),
             }
         }
     }
-    let mut metrics = Vec::new();
-    let scores = sittings.into_iter().map(|sitting| {
-        let name = &sitting.slot.name;
-        for (what, count) in [("turns", sitting.turns), ("questions", sitting.questions), ("tokens", sitting.tokens)] {
-            metrics.push((format!("judge/{name}/{what}"), count as f64));
-        }
-        let decided = match sitting.fault {
-            Some(fault) => Err(fault),
-            None => verdicts::check(sitting.verdicts.unwrap_or_default(), &batch),
-        };
-        verdicts::scores(name, decided, &batch)
-    });
-    Ok((scores.collect(), metrics))
+    let judged = |Sitting { slot, batch, verdicts, fault, spent, .. }: Sitting| {
+        let decided = fault.map_or_else(|| verdicts::check(verdicts.unwrap_or_default(), &batch), Err);
+        Judged { scores: verdicts::scores(&slot.name, decided, &batch), spent }
+    };
+    Ok(sittings.into_iter().map(judged).collect())
 }
 
 impl Sitting<'_> {
@@ -92,11 +122,16 @@ impl Sitting<'_> {
         self.fault = Some(RowFault { code: code.into(), message: message.into() });
     }
 
+    /// A question has no answer, and without it there is no verdict.
+    fn unanswered(&mut self, ServiceFault { code, message, .. }: &ServiceFault) {
+        self.fail(code, format!("a question of judge `{}` has no answer: {message}", self.slot.name));
+    }
+
     fn take_turn(&mut self, turn: Result<Turn, PluginError>, step: u64) -> Result<()> {
-        self.turns += 1;
+        self.spent.turns += 1;
         match turn {
             Ok(Turn::Done(verdicts)) => self.verdicts = Some(verdicts),
-            Ok(Turn::Ask(_)) if self.turns == MAX_TURNS => {
+            Ok(Turn::Ask(_)) if self.spent.turns == MAX_TURNS => {
                 self.fail("too-many-turns", format!("it asks on after {MAX_TURNS} turns"));
             }
             Ok(Turn::Ask(ask)) => self.ask = Some(ask),
@@ -107,21 +142,21 @@ impl Sitting<'_> {
     }
 
     /// Counts what it asks, and refuses what could go beyond its tokens: those of the prompts, and the most that may be written.
-    fn check_ask(&mut self, rows: u64, models: &dyn Models) {
+    fn check_ask(&mut self, models: &dyn Models) {
         let Some(ask) = &self.ask else { return };
-        let budget = self.slot.tokens_per_row.saturating_mul(rows);
+        let budget = self.slot.tokens_per_row.saturating_mul(self.batch.rows() as u64);
         let (mut read, mut write) = (0u64, 0u64);
         for Question { model, prompts, sampling } in &ask.questions {
             match tokens_of(model, prompts, models) {
                 Ok(tokens) => read += tokens,
-                Err(fault) => return self.fail(fault.code, fault.message),
+                Err(fault) => return self.unanswered(&fault),
             }
             write = write.saturating_add(
                 (prompts.len() as u64).saturating_mul(u64::from(sampling.count)).saturating_mul(u64::from(sampling.max_tokens)),
             );
-            self.questions += prompts.len() as u64;
+            self.spent.questions += prompts.len() as u64;
         }
-        let most = self.tokens.saturating_add(read).saturating_add(write);
+        let most = self.spent.tokens.saturating_add(read).saturating_add(write);
         if most > budget {
             let per_row = self.slot.tokens_per_row;
             let message = format!(
@@ -130,7 +165,7 @@ impl Sitting<'_> {
             );
             return self.fail("budget", message);
         }
-        self.tokens += read;
+        self.spent.tokens += read;
     }
 }
 

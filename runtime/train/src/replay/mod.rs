@@ -13,13 +13,15 @@ mod difference;
 mod models;
 mod stage;
 
+use plumb_core::PluginId;
+use plumb_core::recipe::PluginUse;
 use serde::Serialize;
 
 use crate::archive::{Archive, Selection};
 use crate::error::{Error, Result};
 use crate::models::RecordedModels;
 use crate::plugins::PluginFactory;
-use crate::run::{LEDGER, Record};
+use crate::run::{LEDGER, PluginGeneration, Record};
 pub use difference::{Compared, Difference};
 use stage::Replay;
 
@@ -42,7 +44,8 @@ pub struct Replayed {
 /// hands to plugins: they get the answers of each step from the ledger.
 ///
 /// # Errors
-/// A broken chain, a missing file, [`crate::Error::NoSteps`], and [`crate::Error::MissingGeneration`] when there is no plugin of a recorded digest.
+/// A broken chain, a missing file, [`crate::Error::NoSteps`], and [`crate::Error::MissingGeneration`] when there is no plugin or tool
+/// of a recorded digest.
 pub fn replay(
     archive: &Archive,
     selection: &Selection,
@@ -51,6 +54,7 @@ pub fn replay(
     on_step: &mut dyn FnMut(u64),
 ) -> Result<Replayed> {
     archive.check(selection)?;
+    has_tools(&factory.tools(), &archive.tools)?;
     let mut replay = Replay::new(archive, selection, factory);
     let mut found = Replayed { steps: 0, values: 0, difference: None, records: archive.records, head: archive.head.clone() };
     for record in archive.ledger()? {
@@ -58,7 +62,7 @@ pub fn replay(
         // Answers are those of the record that follows them.
         let answered = matches!(record, Record::Step(_) | Record::Eval { .. } | Record::Dataset { .. });
         match record {
-            Record::Plugins { stage, plugins } => replay.begin(&stage, &plugins)?,
+            Record::Plugins { stage, plugins, .. } => replay.begin(&stage, &plugins)?,
             Record::Change(change) => replay.change(&change)?,
             Record::Answers { answers, .. } => {
                 let reason = |key| format!("the recorded answer {key} is none");
@@ -85,4 +89,18 @@ pub fn replay(
         }
     }
     Ok(found)
+}
+
+/// Refuses tools that are not those on record: plugins that ask them would answer otherwise for a reason that no plugin is.
+fn has_tools(loaded: &[(PluginId, PluginUse)], recorded: &[PluginGeneration]) -> Result<()> {
+    for PluginGeneration { id, .. } in recorded {
+        match loaded.iter().map(|(loaded, _)| loaded).find(|loaded| loaded.name == id.name) {
+            Some(found) if found == id => {}
+            found => {
+                let found = found.map(|found| found.digest.clone());
+                return Err(Error::MissingGeneration { plugin: id.clone(), found });
+            }
+        }
+    }
+    Ok(())
 }

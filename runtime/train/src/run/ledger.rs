@@ -42,6 +42,9 @@ pub enum Record {
         stage: String,
         /// In the order of the recipe.
         plugins: Vec<PluginGeneration>,
+        /// Tool plugins of the recipe's `[tools]`, in the order of their names. Ledgers of older builds do not list them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tools: Vec<PluginGeneration>,
     },
     /// One optimizer step.
     Step(StepRecord),

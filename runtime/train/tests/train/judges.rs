@@ -321,3 +321,25 @@ fn prompt_that_a_model_cannot_read_is_its_rows_matter_alone() {
     assert_eq!(scores[0].outcomes.iter().map(code).collect::<Vec<_>>(), ["scored", "no-verdict", "scored"]);
     assert_eq!(scores[1].outcomes.iter().map(code).collect::<Vec<_>>(), ["too-long"; 3]);
 }
+
+#[test]
+fn batches_of_a_judge_ask_together_and_one_that_fails_spares_the_others() {
+    let asks = |model: &str| asks_times(1, model);
+    let (known, unknown) = (asks("policy"), asks("nobody"));
+    let sit: Sit =
+        Arc::new(move |batch, resumed| if batch.row_ids[0] == 9 { unknown(batch, resumed) } else { known(batch, resumed) });
+    let batches = vec![Batch::new(0, vec![1, 2], vec![2]), Batch::new(0, vec![9], vec![1]), Batch::new(0, vec![3], vec![1])];
+    let (echo, slot) = (Echo::default(), slot("j", sit));
+    let all = judging::judge_each(&slot, batches.clone(), &echo).unwrap();
+    assert_eq!((echo.calls.load(Ordering::Relaxed), echo.questions.lock().unwrap().clone()), (1, vec![3]));
+    let codes: Vec<Vec<&str>> = all.iter().map(|judged| judged.scores.outcomes.iter().map(code).collect()).collect();
+    assert_eq!(codes, [vec!["scored", "scored"], vec!["unknown-model"], vec!["scored"]]);
+    // Two prompts of one token, and an answer of one to each.
+    assert_eq!(all[0].spent, judging::Spent { turns: 2, questions: 2, tokens: 4 });
+    let Outcome::Failed(fault) = &all[1].scores.outcomes[0] else { panic!("nobody answers") };
+    assert!(fault.message.starts_with("a question of judge `j` has no answer"), "{}", fault.message);
+    for (batch, together) in batches.into_iter().zip(&all) {
+        let alone = judging::judge_each(&slot, vec![batch], &echo).unwrap().remove(0);
+        assert_eq!((alone.scores.outcomes, alone.spent), (together.scores.outcomes.clone(), together.spent));
+    }
+}

@@ -76,10 +76,10 @@ impl Objective for Grpo<'_> {
         let (rows, assessed) = self.completions(models, plugins, batch, step, &mut metrics)?;
         let (mut loss_rows, parts) = self.loss_rows(&rows);
         if self.steps_per_batch() > 1 {
-            let old = models.set.policy.logprobs(&loss_rows, self.temperature())?;
+            let old = models.policy.logprobs(&loss_rows, self.temperature())?;
             loss_rows.iter_mut().zip(old).for_each(|(row, old)| row.old_logprobs = old);
         }
-        if let Some(reference) = models.set.store.reference().filter(|_| self.with_reference) {
+        if let Some(reference) = models.store.reference().filter(|_| self.with_reference) {
             let of_reference = reference.logprobs(&loss_rows, self.temperature())?;
             loss_rows.iter_mut().zip(of_reference).for_each(|(row, reference)| row.ref_logprobs = reference);
         }

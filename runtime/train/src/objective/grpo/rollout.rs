@@ -74,7 +74,7 @@ impl<'a> Grpo<'a> {
         rows.scores = scores;
         let (mut refills, mut regenerated) = (0, 0);
         let assessed = loop {
-            spans::align(&mut rows, &models.set.policy.tokenizer);
+            spans::align(&mut rows, &models.policy.tokenizer);
             let assessed = assess(&mut rows, plugins, self.stage.grpo.scale_rewards, models)?;
             let wanted = if refills < u64::from(self.stage.rollout.max_refills) { assessed.unwanted.len() } else { 0 };
             let further = self.sampler.further(batch_index, regenerated, wanted);
@@ -138,7 +138,7 @@ impl<'a> Grpo<'a> {
         };
         let start = Instant::now();
         let (count, max_batch) = (rollout.num_generations, rollout.max_batch);
-        let stats = models.set.policy.generate(&prompts, count, &self.sampling(), max_batch, &stream, &mut on_group)?;
+        let stats = models.policy.generate(&prompts, count, &self.sampling(), max_batch, &stream, &mut on_group)?;
         effort.rollout_s += start.elapsed().as_secs_f64();
         effort.add(&stats);
         let groups = in_order(groups);
