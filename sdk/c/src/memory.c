@@ -12,10 +12,11 @@ extern unsigned char __heap_base;
 #define ALIGN 16u
 
 static uintptr_t top;
+static size_t live;
 
-// The runtime makes a fresh instance for each call, and drops its memory as a whole. So blocks only pile up.
+// The runtime makes a fresh instance for each call, and drops its memory as a whole. So blocks only pile up, until all are free.
 void *malloc(size_t size) {
-  if (top == 0) top = ((uintptr_t)&__heap_base + ALIGN - 1) / ALIGN * ALIGN;
+  if (live == 0) top = ((uintptr_t)&__heap_base + ALIGN - 1) / ALIGN * ALIGN;
   if (size > SIZE_MAX / 2) return NULL;
   uintptr_t block = top + ALIGN;
   uintptr_t end = (block + size + ALIGN - 1) / ALIGN * ALIGN;
@@ -24,6 +25,7 @@ void *malloc(size_t size) {
   if (needed > pages && __builtin_wasm_memory_grow(0, needed - pages) == (size_t)-1) return NULL;
   *(size_t *)top = size;
   top = end;
+  live++;
   return (void *)block;
 }
 
@@ -31,8 +33,7 @@ void *calloc(size_t count, size_t size) {
   size_t bytes;
   if (__builtin_mul_overflow(count, size, &bytes)) return NULL;
   void *block = malloc(bytes);
-  // New pages hold zeros, and no block is given out twice.
-  return block;
+  return block == NULL ? NULL : memset(block, 0, bytes);
 }
 
 void *realloc(void *block, size_t size) {
@@ -40,10 +41,15 @@ void *realloc(void *block, size_t size) {
   size_t old = *(size_t *)((uintptr_t)block - ALIGN);
   if (size <= old) return block;
   void *moved = malloc(size);
-  return moved == NULL ? NULL : memcpy(moved, block, old);
+  if (moved == NULL) return NULL;
+  memcpy(moved, block, old);
+  free(block);
+  return moved;
 }
 
-void free(void *block) { (void)block; }
+void free(void *block) {
+  if (block != NULL) live--;
+}
 
 // The call fails as a trap, and the runtime goes on.
 _Noreturn void abort(void) { __builtin_trap(); }

@@ -79,5 +79,9 @@ bool exports_plumb_align_rewarding_score(exports_plumb_align_rewarding_borrow_ba
     bool equal = completion.len == answer.len && memcmp(completion.ptr, answer.ptr, answer.len) == 0;
     rewards->values.ptr[row] = equal ? 1.0 : 0.0;
   }
+  // Of an empty list the bindings free nothing.
+  if (rewards->faults.len == 0) free(rewards->faults.ptr);
+  plumb_align_types_texts_free(&completions);
+  plumb_align_types_texts_free(&answers);
   return true;
 }
