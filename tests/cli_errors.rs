@@ -111,3 +111,32 @@ fn mistyped_command_lines_exit_with_2() {
     refused(&folder.plumb(&["score", "--json"]), 2, "usage");
     assert_eq!(folder.plumb(&["--help"]).code, Some(0));
 }
+
+#[test]
+fn new_plugin_without_the_sdk_leaves_nothing_and_says_which_variable_names_a_checkout() {
+    let folder = Folder::new();
+    for language in ["rust", "js", "python"] {
+        let mut command = folder.command(&["plugin", "new", "reward-x", "--lang", language, "--json"]);
+        let done = crate::support::done(command.env("PLUMB_SOURCE", folder.path("gone")));
+        let (text, hint) = refused(&done, 2, "plugin.sdk");
+        assert!(text.contains("gone` holds no `sdk/rust`"), "{text}");
+        assert!(hint.contains("PLUMB_SOURCE=/path/to/plumb"), "{hint}");
+        assert!(!folder.path("reward-x").exists());
+    }
+}
+
+#[test]
+fn componentize_wants_a_manifest_and_a_module_that_carries_its_types() {
+    let folder = Folder::new();
+    let module = folder.path("core.wasm");
+    // A module that imports `exit` of `env`, and says nothing about components.
+    std::fs::write(&module, b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x0c\x01\x03env\x04exit\0\0").unwrap();
+    let module = module.to_str().unwrap();
+    let (text, hint) = refused(&folder.plumb(&["plugin", "componentize", module, "--json"]), 4, "file.not_found");
+    assert!(text.contains("plugin.toml") && hint.contains("`name`, `kind` and `version`"), "{text} {hint}");
+    folder.file("plugin.toml", "name = \"x\"\nkind = \"reward\"\nversion = \"1.0.0\"\n");
+    let (text, hint) = refused(&folder.plumb(&["plugin", "componentize", module, "--json"]), 2, "plugin.build");
+    assert!(text.contains("import interface named `env`"), "{text}");
+    assert!(hint.contains("`sdk/c/README.md`"), "{hint}");
+    assert!(!folder.path("x.wasm").exists());
+}

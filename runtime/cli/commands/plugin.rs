@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod cases;
 mod check;
+mod componentize;
 mod fuzz;
 mod inspect;
 mod language;
@@ -11,6 +12,7 @@ mod lock;
 mod new;
 mod oci;
 mod sign;
+mod source;
 pub(super) mod subject;
 mod test;
 mod verdicts;
@@ -33,6 +35,8 @@ pub enum PluginCommand {
     New(new::NewArgs),
     /// Build a plugin's folder into a component
     Build(build::BuildArgs),
+    /// Make a component of a core module, with a plugin.toml inside
+    Componentize(componentize::ComponentizeArgs),
     /// Make a plugin of a Python reward function, as TRL and verl take them
     Wrap(wrap::WrapArgs),
     /// Load a plugin and report what is wrong with it
@@ -64,6 +68,7 @@ pub fn run(command: &PluginCommand, global: &GlobalArgs, output: Output) -> anyh
     match command {
         PluginCommand::New(args) => new::run(args, output),
         PluginCommand::Build(args) => build::run(args, output),
+        PluginCommand::Componentize(args) => componentize::run(args, output),
         PluginCommand::Wrap(args) => wrap::run(args, output),
         PluginCommand::Check(args) => check::run(args, output),
         PluginCommand::Inspect(args) => inspect::run(args, output),

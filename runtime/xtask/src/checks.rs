@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
+use plumb_xtask::c;
 
-use crate::{build_plumb, cargo, conformance, guests, model, plugins, quickstart, root, say, sdk_python, target};
+use crate::{build_plumb, cargo, conformance, guests, model, plugins, quickstart, root, say, sdk_python, target, templates};
 
 /// Sets up and runs every test; `fast` leaves out formatting, lints and the quickstart.
 pub fn run(fast: bool) -> Result<()> {
@@ -26,6 +27,7 @@ pub fn run(fast: bool) -> Result<()> {
     say("tests: runtime, SDK, command line");
     cargo(&root, &["test", "--release", "--workspace"])?;
     cases(&plumb)?;
+    templates::check(&plumb, fast)?;
     say("tests: plugins, natively");
     cargo(&plugin_root, &["test", "--release", "--workspace", "--target-dir", "../target"])?;
     if !fast {
@@ -44,28 +46,29 @@ pub fn run(fast: bool) -> Result<()> {
     Ok(())
 }
 
-/// Runs the cases of every plugin that ships, and of the plugins that `plumb plugin new` starts: the book's tutorials show them.
+/// Runs the cases of every plugin that ships, and of the example in C where there is a compiler for it.
 fn cases(plumb: &Path) -> Result<()> {
     say("tests: cases of the plugins, in the sandbox");
     let mut folders: Vec<_> = fs::read_dir(root().join("plugins"))?.map(|item| Ok(item?.path())).collect::<Result<_>>()?;
     folders.retain(|folder| folder.join("plugin.toml").is_file() && folder.join("cases.jsonl").is_file());
     folders.sort();
-    let test = |arguments: &[&Path]| {
-        let status = Command::new(plumb).args(["plugin", "test", "--quiet"]).args(arguments).stdout(Stdio::null()).status()?;
-        anyhow::ensure!(status.success(), "`plumb plugin test {}` failed: run it to see why", arguments[0].display());
-        Ok(())
-    };
     for folder in &folders {
         let name = folder.file_name().expect("an entry of a folder has a name");
-        test(&[&target().join("plugins").join(name).with_extension("wasm"), Path::new("--cases"), &folder.join("cases.jsonl")])?;
+        let component = target().join("plugins").join(name).with_extension("wasm");
+        plugin_test(plumb, &[&component, Path::new("--cases"), &folder.join("cases.jsonl")])?;
     }
-    let fresh = tempfile::tempdir()?;
-    for kind in ["reward", "shaper", "filter"] {
-        let folder = fresh.path().join(format!("{kind}-tutorial"));
-        let status =
-            Command::new(plumb).args(["plugin", "new", "--quiet", "--kind", kind]).arg(&folder).stdout(Stdio::null()).status()?;
-        anyhow::ensure!(status.success(), "`plumb plugin new --kind {kind}` failed");
-        test(&[&folder])?;
+    match c::Compiler::find() {
+        Ok(_) => plugin_test(plumb, &[&root().join("sdk/c/examples/reward-exact-match")]),
+        Err(missing) => {
+            say(&format!("SKIPPED: the plugin in C, since {missing}"));
+            Ok(())
+        }
     }
+}
+
+/// Runs `plumb plugin test`.
+pub fn plugin_test(plumb: &Path, arguments: &[&Path]) -> Result<()> {
+    let status = Command::new(plumb).args(["plugin", "test", "--quiet"]).args(arguments).stdout(Stdio::null()).status()?;
+    anyhow::ensure!(status.success(), "`plumb plugin test {}` failed: run it to see why", arguments[0].display());
     Ok(())
 }

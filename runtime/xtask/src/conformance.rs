@@ -9,7 +9,7 @@ use plumb_xtask::{guest, javascript};
 use crate::{root, say, target};
 
 /// The kinds; each language has a folder for every one.
-pub const KINDS: [&str; 3] = ["reward", "shaper", "filter"];
+pub const KINDS: [&str; 5] = ["reward", "shaper", "filter", "judge", "tool"];
 
 /// Builds all of them. What did not change is left alone.
 pub fn build() -> Result<()> {

@@ -8,6 +8,7 @@ mod conformance;
 mod model;
 mod quickstart;
 mod sdk_python;
+mod templates;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -39,6 +40,8 @@ enum Task {
     Guests,
     /// Builds the plugins of the conformance suite, in every language, into target/conformance
     Conformance,
+    /// Starts a plugin of every kind in every language with `plumb plugin new`, and tests all of them: minutes
+    Templates,
     /// A hundred thousand plugin calls with hostile rows, which must leave nothing behind: minutes
     Soak,
     /// Tests the Python SDK and builds the components of it that tests use into target/guests
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Plugins => plugins(),
         Task::Guests => guests(),
         Task::Conformance => conformance::build(),
+        Task::Templates => build_plumb().and_then(|plumb| templates::check(&plumb, false)),
         Task::Soak => soak(),
         Task::Python => sdk_python::run(),
         Task::Model => model::fetch().map(drop),

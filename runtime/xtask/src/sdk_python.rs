@@ -25,9 +25,7 @@ pub fn run() -> Result<()> {
     let (root, cache, guests) = (root(), target().join("python"), target().join("guests"));
     let setup = Setup { sdk: &sdk_in(&root), cache: &cache, say: &say };
     say("python: the SDK's tests, natively");
-    let toolchain = Toolchain::find(&setup)?;
-    let packages = toolchain.packages(&[PYTEST.to_owned()], true, &setup)?.context("pytest is a package")?;
-    test(&toolchain.python, &packages, &root.join("sdk/python"))?;
+    test(&root.join("sdk/python"))?;
     say("python: components for the tests, in target/guests");
     for (folder, name) in COMPONENTS {
         build_folder(&root.join(folder), &guests.join(format!("{name}.wasm")), &setup).with_context(|| format!("`{folder}`"))?;
@@ -53,10 +51,14 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-fn test(python: &Path, packages: &Path, folder: &Path) -> Result<()> {
-    let mut pytest = Command::new(python);
+/// Runs the tests of a folder in Python.
+pub fn test(folder: &Path) -> Result<()> {
+    let setup = Setup { sdk: &sdk_in(&root()), cache: &target().join("python"), say: &say };
+    let toolchain = Toolchain::find(&setup)?;
+    let packages = toolchain.packages(&[PYTEST.to_owned()], true, &setup)?.context("pytest is a package")?;
+    let mut pytest = Command::new(&toolchain.python);
     pytest.args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider"]).current_dir(folder);
     let status = pytest.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1").status().context("cannot run pytest")?;
-    ensure!(status.success(), "the tests of the Python SDK failed");
+    ensure!(status.success(), "the tests in `{}` failed", folder.display());
     Ok(())
 }

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::language::Language;
+use super::source::sdk_tree;
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
 use crate::output::Output;
@@ -14,7 +15,9 @@ use crate::output::Output;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   plumb plugin new reward-brevity
-  plumb plugin new plugins/damp --kind shaper --lang python")]
+  plumb plugin new plugins/damp --kind shaper --lang python
+
+It depends on the SDK in the source tree that this program was built from, or in the checkout that PLUMB_SOURCE names.")]
 pub struct NewArgs {
     /// The new folder; its last part is the plugin's name
     folder: PathBuf,
@@ -57,13 +60,14 @@ impl Kind {
         Kind::value_variants().iter().copied().find(|kind| kind.name() == first).unwrap_or(Kind::Reward)
     }
 
-    /// Cases for `plumb plugin test`, where it runs that kind.
-    fn cases(self) -> Option<&'static str> {
+    /// Cases for `plumb plugin test`.
+    fn cases(self) -> &'static str {
         match self {
-            Kind::Reward => Some(include_str!("template/reward.jsonl")),
-            Kind::Shaper => Some(include_str!("template/shaper.jsonl")),
-            Kind::Filter => Some(include_str!("template/filter.jsonl")),
-            Kind::Judge | Kind::Tool => None,
+            Kind::Reward => include_str!("template/reward.jsonl"),
+            Kind::Shaper => include_str!("template/shaper.jsonl"),
+            Kind::Filter => include_str!("template/filter.jsonl"),
+            Kind::Judge => include_str!("template/judge.jsonl"),
+            Kind::Tool => include_str!("template/tool.jsonl"),
         }
     }
 }
@@ -80,11 +84,7 @@ pub fn run(args: &NewArgs, output: Output) -> anyhow::Result<ExitStatus> {
         return Err(Diagnostic::usage("plugin.exists", format!("`{}` is there already", args.folder.display())).into());
     }
     let kind = args.kind.unwrap_or_else(|| Kind::of_name(name));
-    let files = files(name, kind, args.lang).ok_or_else(|| {
-        Diagnostic::usage("plugin.template", format!("there is no template for a {} in this language", kind.name()))
-            .hint("`--lang python` has one for each kind")
-    })?;
-    for (path, text) in files {
+    for (path, text) in files(name, kind, args.lang, &sdk_tree()?) {
         let path = args.folder.join(path);
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
         written.map_err(|e| Diagnostic::io("write", &path, &e))?;
@@ -107,8 +107,8 @@ pub fn is_plugin_name(name: &str) -> bool {
 }
 
 /// The new plugin's files.
-fn files(name: &str, kind: Kind, language: Language) -> Option<Vec<(&'static str, String)>> {
-    let sdk = language.sdk();
+fn files(name: &str, kind: Kind, language: Language, tree: &Path) -> Vec<(&'static str, String)> {
+    let sdk = language.sdk(tree);
     let fill = |text: &str| {
         text.replace("{{name}}", name)
             .replace("{{kind}}", kind.name())
@@ -116,15 +116,9 @@ fn files(name: &str, kind: Kind, language: Language) -> Option<Vec<(&'static str
             .replace("{{crate}}", &name.replace('-', "_"))
             .replace("{{sdk}}", &sdk)
     };
-    let mut files: Vec<_> = language.templates(kind)?.into_iter().map(|(path, text)| (path, fill(text))).collect();
-    files.extend(kind.cases().map(|cases| ("cases.jsonl", cases.to_owned())));
-    Some(files)
-}
-
-/// The source tree this program was built from, if it is still there.
-pub fn source_tree() -> Option<&'static Path> {
-    let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tree.join("sdk/rust/Cargo.toml").is_file().then_some(tree)
+    let mut files: Vec<_> = language.templates(kind).into_iter().map(|(path, text)| (path, fill(text))).collect();
+    files.push(("cases.jsonl", kind.cases().to_owned()));
+    files
 }
 
 fn camel_case(name: &str) -> String {
@@ -150,7 +144,7 @@ mod tests {
     fn new_files_have_no_placeholder_left() {
         for &language in Language::value_variants() {
             for &kind in Kind::value_variants() {
-                for (path, text) in files("reward-two-words", kind, language).into_iter().flatten() {
+                for (path, text) in files("reward-two-words", kind, language, Path::new("/plumb")) {
                     assert!(!text.contains("{{"), "{path}: {text}");
                 }
             }

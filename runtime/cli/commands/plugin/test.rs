@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use plumb_core::feedback::RowFault;
-use plumb_core::{Batch, Outcome, PluginKind};
+use plumb_core::{Outcome, PluginKind};
 use plumb_host::{Host, LoadedPlugin};
 use serde_json::{Map, Value, json};
 
@@ -100,13 +100,12 @@ fn run_once(args: &TestArgs, global: &GlobalArgs, output: Output) -> anyhow::Res
 
 /// What the plugin answers, in the form in which cases expect it.
 fn answer(subject: &Subject, host: &Host, case: &Case) -> anyhow::Result<Value> {
-    let batch = case.batch(1)?;
     let plugin = match subject.load(host, &case.config) {
         Ok(plugin) => plugin,
         Err(plumb_host::Error::Config { code, message, .. }) => return Ok(json!({"error": code, "message": message})),
         Err(error) => return Err(error.into()),
     };
-    Ok(call(plugin, batch, case)?.unwrap_or_else(|error| {
+    Ok(call(plugin, case)?.unwrap_or_else(|error| {
         let code = match &error {
             plumb_core::PluginFault::Fault { code, .. } => code.clone(),
             other => other.code().to_owned(),
@@ -118,10 +117,12 @@ fn answer(subject: &Subject, host: &Host, case: &Case) -> anyhow::Result<Value> 
 type Answer = Result<Value, plumb_core::PluginFault>;
 
 /// Calls a plugin of any kind.
-fn call(plugin: LoadedPlugin, batch: Batch, case: &Case) -> anyhow::Result<Answer> {
+fn call(plugin: LoadedPlugin, case: &Case) -> anyhow::Result<Answer> {
+    // Not for a tool: the keys of its rows are arguments, whatever a column of that name would hold.
+    let batch = || case.batch(1);
     let fault = |error: plumb_core::PluginError| error.fault;
     Ok(match plugin.id().kind {
-        PluginKind::Reward => plugin.into_reward()?.score(batch).map_err(fault).map(|rewards| {
+        PluginKind::Reward => plugin.into_reward()?.score(batch()?).map_err(fault).map(|rewards| {
             let row = |(row, outcome): (usize, &Outcome)| match outcome {
                 Outcome::Scored(value) => {
                     let parts = rewards.parts.iter().filter(|(_, values)| !values[row].is_nan());
@@ -133,7 +134,7 @@ fn call(plugin: LoadedPlugin, batch: Batch, case: &Case) -> anyhow::Result<Answe
             };
             rewards.outcomes.iter().enumerate().map(row).collect()
         }),
-        PluginKind::Shaper => plugin.into_shaper()?.shape(&batch).map_err(fault).map(|shaped| {
+        PluginKind::Shaper => plugin.into_shaper()?.shape(&batch()?).map_err(fault).map(|shaped| {
             // Infinities never get here, so what JSON cannot hold is "no value".
             let values = shaped.values.unwrap_or_default();
             let row = |(row, value): (usize, f64)| match shaped.faults.iter().find(|(at, _)| *at as usize == row) {
@@ -142,8 +143,8 @@ fn call(plugin: LoadedPlugin, batch: Batch, case: &Case) -> anyhow::Result<Answe
             };
             values.into_iter().enumerate().map(row).collect()
         }),
-        PluginKind::Filter => plugin.into_filter()?.select(&batch).map_err(fault).map(|decision| json!(decision.keep)),
-        PluginKind::Judge => verdicts::judge(&*plugin.into_judge()?, batch, &case.models),
+        PluginKind::Filter => plugin.into_filter()?.select(&batch()?).map_err(fault).map(|decision| json!(decision.keep)),
+        PluginKind::Judge => verdicts::judge(&*plugin.into_judge()?, batch()?, &case.models),
         PluginKind::Tool => Ok(verdicts::tool(&plugin.into_tool()?, &case.rows)),
     })
 }

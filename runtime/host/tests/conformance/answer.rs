@@ -1,7 +1,8 @@
 //! Answers as lines of text that are equal exactly when the answers are, to the last bit.
 
-use plumb_core::feedback::RowFault;
-use plumb_core::{Decision, Outcome, Rewards, Shaped};
+use plumb_core::feedback::{Ask, RowFault};
+use plumb_core::services::ServiceFault;
+use plumb_core::{Decision, Outcome, Rewards, Shaped, Verdicts};
 use plumb_host::{Descriptor, LogLevel, LogLine};
 use serde_json::Value;
 
@@ -49,6 +50,44 @@ pub fn decision(decision: &Decision) -> Vec<String> {
     lines
 }
 
+/// A judge's questions and its memo.
+pub fn ask(ask: &Ask) -> Vec<String> {
+    let mut lines = vec![format!("memo: {}", hex(&ask.memo))];
+    for question in &ask.questions {
+        lines.push(format!("asks {}: {:?}", question.model, question.sampling));
+        lines.extend((0..question.prompts.len()).map(|row| format!("prompt: {:?}", question.prompts.get(row))));
+    }
+    lines
+}
+
+/// A judge's verdicts.
+pub fn verdicts(verdicts: &Verdicts) -> Vec<String> {
+    let mut lines: Vec<String> = verdicts.scores.iter().map(|scores| format!("scores: {}", list(scores))).collect();
+    lines.extend(
+        verdicts
+            .pairs
+            .iter()
+            .map(|pairs| format!("pairs: {:?} {:?} probability {}", pairs.first, pairs.second, list(&pairs.probability))),
+    );
+    lines.extend(
+        verdicts.matrices.iter().map(|matrices| format!("matrices: {} readable {:?}", list(&matrices.values), matrices.readable)),
+    );
+    lines.extend(
+        verdicts.rationales.iter().flat_map(|texts| (0..texts.len()).map(|row| format!("rationale {row}: {:?}", texts.get(row)))),
+    );
+    lines.extend(verdicts.parts.iter().map(part));
+    lines.extend(verdicts.faults.iter().map(|(row, fault)| row_fault(&format!("row {row}"), fault)));
+    lines
+}
+
+/// A tool's answer to one row.
+pub fn output((row, output): (usize, Result<String, ServiceFault>)) -> String {
+    match output {
+        Ok(text) => format!("row {row}: {text:?}"),
+        Err(ServiceFault { code, message, retryable }) => fault(&format!("row {row}, again {retryable}"), &code, &message),
+    }
+}
+
 /// What a plugin says about itself. A schema is held to its properties' types and defaults: languages word the rest differently.
 pub fn descriptor(descriptor: &Descriptor) -> String {
     let schema: Value = serde_json::from_str(&descriptor.config_schema).unwrap();
@@ -71,9 +110,9 @@ pub fn metric(name: &str, value: f64) -> Option<String> {
     (!name.contains("fuel")).then(|| format!("metric {name}: {}", bits(value)))
 }
 
-/// A fault. A trap's message is the language's own.
+/// A fault. The message of a trap, and that of arguments that are not what a tool expects, is the language's own.
 pub fn fault(place: &str, code: &str, message: &str) -> String {
-    if code == "trap" { format!("{place}: trap") } else { format!("{place}: {code} {message:?}") }
+    if ["trap", "bad-arguments"].contains(&code) { format!("{place}: {code}") } else { format!("{place}: {code} {message:?}") }
 }
 
 fn row_fault(place: &str, RowFault { code, message }: &RowFault) -> String {

@@ -39,6 +39,9 @@ pub struct Rows {
     /// How often the rows are repeated.
     #[serde(default = "once")]
     times: usize,
+    /// What models answer to a judge: for each turn the texts of all its questions, one after the other.
+    #[serde(default)]
+    pub answers: Vec<Vec<String>>,
     /// Code of the fault with which the whole call fails.
     #[serde(default)]
     pub fails: Option<String>,

@@ -4,14 +4,16 @@
 
 mod answer;
 mod case;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plumb_core::{PluginFault, PluginKind};
+use plumb_core::recipe::Grants;
+use plumb_core::{Column, PluginFault, PluginKind};
 use plumb_host::{Collector, Error, Host, HostOptions, LoadRequest, LoadedPlugin};
 
-use case::Case;
+use case::{Case, Rows};
 
 /// The languages; the first is what the others are held to.
 const LANGUAGES: [&str; 3] = ["rust", "javascript", "python"];
@@ -33,7 +35,9 @@ fn host() -> (Host, Arc<Collector>) {
 }
 
 fn load(host: &Host, language: &str, case: &Case) -> plumb_host::Result<LoadedPlugin> {
-    host.load(LoadRequest { config: case.config.clone(), ..LoadRequest::new(case.kind, guest(language, case.kind)) })
+    let grants = Grants { models: ["judge", "critic"].map(str::to_owned).to_vec(), ..Grants::default() };
+    let grants = if case.kind == PluginKind::Judge { grants } else { Grants::default() };
+    host.load(LoadRequest { config: case.config.clone(), grants, ..LoadRequest::new(case.kind, guest(language, case.kind)) })
 }
 
 /// All that a case's calls answer and leave behind, line by line.
@@ -47,9 +51,19 @@ fn run(language: &str, case: &Case) -> Vec<String> {
         Err(error) => panic!("{language}, case `{}`: {error:?}", case.name),
     };
     let mut lines = vec![answer::descriptor(plugin.descriptor())];
+    if case.kind == PluginKind::Tool {
+        let tool = plugin.into_tool().unwrap();
+        for batch in &case.batches {
+            let batch = batch.build();
+            let Some(Column::Text(arguments)) = batch.column("arguments") else { panic!("case `{}`", case.name) };
+            lines.extend(tool.answer(arguments).into_iter().enumerate().map(answer::output));
+            lines.extend(sink.take_lines().iter().filter_map(answer::log));
+        }
+        return lines;
+    }
     let plugin = Loaded::of(plugin);
     for batch in &case.batches {
-        let answer = plugin.call(batch.build());
+        let answer = plugin.call(batch);
         let code = answer.as_ref().err().map(|fault| fault.code().to_owned());
         assert_eq!(code, batch.fails, "{language}, case `{}`, step {}: {answer:?}", case.name, batch.step);
         lines.extend(answer.unwrap_or_else(|fault| vec![answer::fault("batch", fault.code(), &fault.to_string())]));
@@ -63,16 +77,17 @@ fn run(language: &str, case: &Case) -> Vec<String> {
     if let (Some(state), Some(batch)) = (state, case.batches.last().filter(|batch| batch.fails.is_none())) {
         let other = Loaded::of(load(&host, language, case).unwrap());
         other.plugin().load_state(&state).unwrap();
-        lines.extend(other.call(batch.build()).unwrap());
+        lines.extend(other.call(batch).unwrap());
     }
     lines
 }
 
-/// A plugin of any kind.
+/// A plugin of any kind but a tool, which nobody but other plugins calls.
 enum Loaded {
     Reward(Arc<dyn plumb_core::RewardFn>),
     Shaper(Arc<dyn plumb_core::Shaper>),
     Filter(Arc<dyn plumb_core::Filter>),
+    Judge(Arc<dyn plumb_core::Judge>),
 }
 
 impl Loaded {
@@ -81,7 +96,8 @@ impl Loaded {
             PluginKind::Reward => Loaded::Reward(plugin.into_reward().unwrap()),
             PluginKind::Shaper => Loaded::Shaper(plugin.into_shaper().unwrap()),
             PluginKind::Filter => Loaded::Filter(plugin.into_filter().unwrap()),
-            kind => panic!("no case is for a {kind}"),
+            PluginKind::Judge => Loaded::Judge(plugin.into_judge().unwrap()),
+            PluginKind::Tool => unreachable!("tools have no state and no step"),
         }
     }
 
@@ -90,11 +106,14 @@ impl Loaded {
             Loaded::Reward(plugin) => &**plugin,
             Loaded::Shaper(plugin) => &**plugin,
             Loaded::Filter(plugin) => &**plugin,
+            Loaded::Judge(plugin) => &**plugin,
         }
     }
 
-    fn call(&self, batch: plumb_core::Batch) -> Result<Vec<String>, PluginFault> {
+    fn call(&self, rows: &Rows) -> Result<Vec<String>, PluginFault> {
+        let batch = rows.build();
         match self {
+            Loaded::Judge(plugin) => turns::judge(&**plugin, batch, &rows.answers),
             Loaded::Reward(plugin) => plugin.score(batch).map(|rewards| answer::rewards(&rewards)),
             Loaded::Shaper(plugin) => plugin.shape(&batch).map(|shaped| answer::shaped(&shaped)),
             Loaded::Filter(plugin) => plugin.select(&batch).map(|decision| answer::decision(&decision)),
@@ -135,4 +154,14 @@ fn shapers_of_all_languages_have_one_answer_and_one_state() {
 #[test]
 fn filters_of_all_languages_have_one_answer() {
     conform(PluginKind::Filter);
+}
+
+#[test]
+fn judges_of_all_languages_ask_the_same_and_have_one_verdict() {
+    conform(PluginKind::Judge);
+}
+
+#[test]
+fn tools_of_all_languages_have_one_answer() {
+    conform(PluginKind::Tool);
 }

@@ -130,6 +130,9 @@ impl Error {
             Error::Unresolved { module, .. } if module.starts_with('.') || module.starts_with('/') => {
                 "check the path: it is relative to the file that imports it, and its ending belongs to it".into()
             }
+            Error::Unresolved { module, .. } if module.split('/').next() == Some("plumb-sdk") => {
+                "the SDK is in no registry yet: set `PLUMB_SOURCE` to a checkout of plumb, or `npm install` the checkout's `sdk/js`".into()
+            }
             Error::Unresolved { module, .. } => format!("name it in `dependencies` of `package.json`: `npm install {module}`"),
             Error::Syntax { .. } => "mend that line".into(),
             Error::Evaluate { .. } => {
