@@ -287,7 +287,7 @@ impl Input<'_> {
     }
 
     fn turn(&mut self, batch: &Batch) -> judging::Turn {
-        if self.byte() % 2 == 0 {
+        if self.byte().is_multiple_of(2) {
             judging::Turn::Done(self.verdicts(batch))
         } else {
             let questions = self.list(1, |input| judging::Question {
