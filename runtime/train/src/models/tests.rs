@@ -193,7 +193,7 @@ fn what_cannot_be_answered_is_a_fault_that_says_why() {
         let long = fault(question("policy", &["a", &"ab".repeat(10)]));
         assert_eq!(long.code, "too-long");
         let told =
-            "prompt 1 of 1 to model `policy`: its 20 tokens and up to 6 after them need a context of 26, and the model has 24: ";
+            "prompt 2 of 2 to model `policy`: its 20 tokens and up to 6 after them need a context of 26, and the model has 24: ";
         assert!(long.message.starts_with(told), "{}", long.message);
         assert_eq!(fault(question("policy", &["x"])).code, "untokenizable");
         assert_eq!(fault(question("policy", &[""])).code, "empty-prompt");
