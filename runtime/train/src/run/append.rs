@@ -144,9 +144,12 @@ mod tests {
     #[test]
     fn files_that_the_run_did_not_write_stay_as_they_are() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, text) in
-            [("notes.txt", "{\"step\":9}\n"), ("own.jsonl", "{\"name\":\"a\"}\n"), ("one.jsonl", "[1]"), ("words.jsonl", "x\n")]
-        {
+        for (name, text) in [
+            ("notes.txt", "{\"step\":9}\n"),
+            ("own.jsonl", "{\"name\":\"a\"}\n"),
+            ("one.jsonl", "{\"name\":\"b\"}"),
+            ("words.jsonl", "x\n"),
+        ] {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
             cut_after_step(&path, 3).unwrap();
