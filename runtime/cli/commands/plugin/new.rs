@@ -60,6 +60,11 @@ impl Kind {
         Kind::value_variants().iter().copied().find(|kind| kind.name() == first).unwrap_or(Kind::Reward)
     }
 
+    /// What its manifest asks for: a judge is nothing without models.
+    fn needs(self) -> &'static str {
+        if self == Kind::Judge { "\n[needs]\ncapabilities = [\"models\"]     # the recipe grants them by name\n" } else { "" }
+    }
+
     /// Cases for `plumb plugin test`.
     fn cases(self) -> &'static str {
         match self {
@@ -112,6 +117,7 @@ fn files(name: &str, kind: Kind, language: Language, tree: &Path) -> Vec<(&'stat
     let fill = |text: &str| {
         text.replace("{{name}}", name)
             .replace("{{kind}}", kind.name())
+            .replace("{{needs}}", kind.needs())
             .replace("{{Type}}", &camel_case(name))
             .replace("{{crate}}", &name.replace('-', "_"))
             .replace("{{sdk}}", &sdk)
