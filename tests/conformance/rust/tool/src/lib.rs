@@ -27,8 +27,9 @@ struct Conformance(Config);
 impl Tool for Conformance {
     type Config = Config;
     type Arguments = Arguments;
-    const DESCRIPTOR: Descriptor = plumb_sdk::descriptor!()
-        .config_schema(r#"{"type":"object","properties":{"prefix":{"type":"string","default":">"}},"required":[],"additionalProperties":false}"#);
+    const DESCRIPTOR: Descriptor = plumb_sdk::descriptor!().config_schema(
+        r#"{"type":"object","properties":{"prefix":{"type":"string","default":">"}},"required":[],"additionalProperties":false}"#,
+    );
 
     fn new(config: Config) -> Result<Self, Fault> {
         if config.prefix.is_empty() {
