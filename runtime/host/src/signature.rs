@@ -5,8 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
+use ed25519_dalek::pkcs8::spki::der::SecretDocument;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
+use ed25519_dalek::pkcs8::{ALGORITHM_OID, DecodePrivateKey, EncodePrivateKey, KeypairBytes, PrivateKeyInfo};
 use ed25519_dalek::{SIGNATURE_LENGTH, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
 
@@ -107,12 +108,16 @@ impl PrivateKey {
 
     /// Reads PKCS#8 PEM, as [`PrivateKey::to_pem`] and `openssl genpkey -algorithm ed25519` write it.
     pub fn from_pem(text: &str) -> Result<Self, Error> {
-        SigningKey::from_pkcs8_pem(text).map(PrivateKey).map_err(|e| Error::PrivateKey { reason: e.to_string() })
+        SigningKey::from_pkcs8_pem(text).map(PrivateKey).map_err(|e| Error::PrivateKey {
+            // The error itself names the algorithm that was expected as the one that was found.
+            reason: other_algorithm(text).map_or_else(|| e.to_string(), |name| format!("it is one for {name}")),
+        })
     }
 
-    /// PKCS#8 PEM.
+    /// PKCS#8 PEM in version 1, that is without the public key: OpenSSL before 3.3 reads no other.
     pub fn to_pem(&self) -> Result<impl AsRef<str> + use<>, Error> {
-        self.0.to_pkcs8_pem(LineEnding::LF).map_err(|e| Error::PrivateKey { reason: e.to_string() })
+        let private = KeypairBytes { secret_key: self.0.to_bytes(), public_key: None };
+        private.to_pkcs8_pem(LineEnding::LF).map_err(|e| Error::PrivateKey { reason: e.to_string() })
     }
 
     /// The key that checks what this one signs.
@@ -182,6 +187,20 @@ impl Signature {
         public_key.0.verify_strict(&message(&digest), &signature).map_err(|_| Error::Forged { public_key })?;
         Ok(public_key)
     }
+}
+
+/// What a PKCS#8 PEM's private key is for, if that is not Ed25519; the object identifier where it is none of the usual ones.
+fn other_algorithm(pem: &str) -> Option<String> {
+    let (_, document) = SecretDocument::from_pem(pem).ok()?;
+    let oid = document.decode_msg::<PrivateKeyInfo<'_>>().ok()?.algorithm.oid;
+    let name = match oid.to_string().as_str() {
+        "1.2.840.113549.1.1.1" => "RSA".to_owned(),
+        "1.2.840.10045.2.1" => "ECDSA or ECDH".to_owned(),
+        "1.3.101.110" => "X25519".to_owned(),
+        "1.3.101.113" => "Ed448".to_owned(),
+        other => format!("the algorithm {other}"),
+    };
+    (oid != ALGORITHM_OID).then_some(name)
 }
 
 /// What is signed.

@@ -113,7 +113,7 @@ fn rows_that_take_too_much_fail_alone() {
 
 #[test]
 fn what_the_sandbox_has_not_is_told_as_a_python_exception() {
-    let (host, sink) = host(1);
+    let (host, _) = host(1);
     for (action, told) in [
         ("open", "PermissionError: [Errno 63] plugins have no files (`open`)"),
         ("stat", "plugins have no files (`os.stat`)"),
@@ -121,13 +121,26 @@ fn what_the_sandbox_has_not_is_told_as_a_python_exception() {
         ("socket", "plugins have no network (`socket.socket`)"),
         ("thread", "can't start new thread"),
         ("process", "does not support processes"),
-        ("late import", "module `colorsys` is not in the component: import it at the top"),
     ] {
         let rewards = probe(&host, &[action]);
         let (code, message) = failed(&rewards.outcomes[0]);
         assert!(code == "exception" && message.contains(told), "{action}: {code}: {message}");
     }
-    assert!(sink.take_lines().iter().any(|line| line.message.contains("module `colorsys` is not in the component")));
+}
+
+#[test]
+fn imports_of_functions_work_and_refused_ones_fail_their_rows_even_if_caught() {
+    let (host, sink) = host(1);
+    let actions = ["imports of functions", "late import", "caught import", "length", "optional import"];
+    let rewards = probe(&host, &actions);
+    assert_eq!(values(&rewards), [Some(1.0), None, None, Some(6.0), Some(1.0)]);
+    for outcome in &rewards.outcomes[1..3] {
+        let (code, message) = failed(outcome);
+        assert_eq!(code, "missing-module");
+        assert!(message.starts_with("module `wave` is not in the component (probe.py:"), "{message}");
+        assert!(message.contains("in late_import): add \"wave\" to `imports` under `[tool.plumb]`"), "{message}");
+    }
+    assert!(sink.take_lines().iter().any(|line| line.message.starts_with("module `wave` is not in the component")));
 }
 
 #[test]

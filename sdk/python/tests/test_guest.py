@@ -28,6 +28,7 @@ from plumb_sdk import (
     Tool,
     Verdicts,
     _backend,
+    _imports,
     kv,
     tools,
 )
@@ -105,6 +106,7 @@ def guest(monkeypatch):
     sandbox.seal = sandbox.flush = lambda: None
     monkeypatch.setitem(sys.modules, "plumb_sdk._sandbox", sandbox)
     monkeypatch.setattr(sys.modules["plumb_sdk"], "_sandbox", sandbox, raising=False)
+    monkeypatch.setattr(_imports, "follow", lambda *, wrapped: None)
     monkeypatch.setattr(_backend, "_current", _backend._current)
     found = importlib.import_module("plumb_sdk._guest")
     found.logged = logged

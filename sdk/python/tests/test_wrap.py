@@ -43,13 +43,36 @@ def test_trl_function_that_raises_fails_its_bad_row_alone():
     assert rewards.faults[0].row == 1 and "could not convert string to float: 'x'" in rewards.faults[0].fault.message
 
 
-def test_trl_function_with_a_wrong_count_fails_its_rows():
-    _, reward = wrapped(lambda completions: [1.0])
-    rewards = reward.score(batch(completion=["a", "b"]))
-    assert rewards.values == [1.0, 1.0]
-    _, reward = wrapped(lambda completions: [])
-    message = reward.score(batch(completion=["a", "b"])).faults[1].fault.message
-    assert message.startswith("ValueError: returned 0 values for 1 completions")
+def test_trl_function_that_raises_says_in_the_log_that_rows_are_tried_one_by_one():
+    _, reward = wrapped(lambda completions: [float(text) for text in completions])
+    testing.take_output()
+    reward.score(batch(completion=["1", "x"]))
+    (line,) = testing.take_output().log
+    assert line.level == "warn" and line.message.startswith("ValueError: could not convert string to float: 'x' (test_wrap.py:")
+    assert line.message.endswith(": the 2 rows of this call are tried one by one")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"), [([1.0], "returned 1 values for 3"), ([0.0] * 4, "returned 4 values for 3"), (None, "a value of type `NoneType`")]
+)
+def test_trl_function_with_a_wrong_count_fails_the_batch_and_is_called_once(answer, told):
+    calls = []
+
+    def badlen(completions):
+        calls.append(len(completions))
+        return answer
+
+    _, reward = wrapped(badlen)
+    with pytest.raises(Fault, match=told) as raised:
+        reward.score(batch(completion=["a", "b", "c"]))
+    assert (raised.value.code, calls) == ("wrong-count", [3])
+
+
+def test_trl_value_that_is_no_number_fails_its_row_alone():
+    _, reward = wrapped(lambda completions: [1.0, "one", 3.0])
+    rewards = reward.score(batch(completion=["a", "b", "c"]))
+    assert [(fault.row, fault.fault.code) for fault in rewards.faults] == [(1, "exception")]
+    assert (rewards.values[0], rewards.values[2]) == (1.0, 3.0)
 
 
 def test_messages_are_lists_as_trl_has_them_for_chat_data():

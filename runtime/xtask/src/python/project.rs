@@ -9,6 +9,9 @@ use toml::{Table, Value};
 
 use crate::guest;
 
+/// The module that `plumb plugin wrap` writes around a function. Its author has no pyproject.toml to mend.
+pub const WRAPPED: &str = "plumb_wrapped";
+
 /// A Python plugin's folder.
 #[derive(Clone, Debug)]
 pub struct Project {
@@ -27,7 +30,7 @@ pub struct Project {
     pub stateful: bool,
     /// Whether its modules keep their docstrings.
     pub docstrings: bool,
-    /// Modules to import beforehand, since the plugin or its packages import them late.
+    /// Modules to import beforehand, since the plugin or its packages import them late by names that their code does not show.
     pub imports: Vec<String>,
     /// Requirements besides the SDK, sorted.
     pub dependencies: Vec<String>,
@@ -108,12 +111,13 @@ impl Project {
              {imports}\
              plugin = importlib.import_module({module:?}).{class}\n\
              from plumb_sdk import _guest\n\n\
-             globals().update(_guest.export(plugin, kind={kind:?}, stateful={stateful}, cases=cases))\n",
+             globals().update(_guest.export(plugin, kind={kind:?}, stateful={stateful}, wrapped={wrapped}, cases=cases))\n",
             docstrings = flag(self.docstrings),
             module = self.module,
             class = self.class,
             kind = self.kind,
             stateful = flag(self.stateful),
+            wrapped = flag(self.module == WRAPPED),
         )
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::project::is_name;
+use super::project::{WRAPPED, is_name};
 use super::{Setup, build_folder};
 
 /// A function to wrap.
@@ -23,7 +23,7 @@ pub struct Wrap {
     pub columns: Vec<(String, String)>,
     /// Packages of pure Python that it needs.
     pub dependencies: Vec<String>,
-    /// Modules that it imports late.
+    /// Modules that it imports late by names that its code does not show.
     pub imports: Vec<String>,
     /// Cases to rehearse while the component is built; see [`build_folder`].
     pub cases: Option<PathBuf>,
@@ -49,7 +49,7 @@ pub fn wrap(wrap: &Wrap, out_file: &Path, setup: &Setup) -> Result<bool> {
 }
 
 /// The plugin's folder around the function.
-fn files(wrap: &Wrap) -> Result<[(&'static str, String); 3]> {
+fn files(wrap: &Wrap) -> Result<[(String, String); 3]> {
     let file = wrap.file.canonicalize().with_context(|| format!("cannot read `{}`", wrap.file.display()))?;
     let module = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let python = file.extension().is_some_and(|extension| extension == "py");
@@ -74,7 +74,7 @@ fn files(wrap: &Wrap) -> Result<[(&'static str, String); 3]> {
     let limits = toml::Table::from_iter([("memory_mib".to_owned(), i64::from(MEMORY_MIB).into())]);
     manifest.insert("limits".into(), toml::Value::Table(limits));
     let own = toml::Table::from_iter([
-        ("plugin".to_owned(), "plumb_wrapped:Wrapped".into()),
+        ("plugin".to_owned(), format!("{WRAPPED}:Wrapped").into()),
         ("path".to_owned(), vec![parent.to_str().context("the file's folder is not UTF-8")?.to_owned()].into()),
         ("imports".to_owned(), wrap.imports.clone().into()),
     ]);
@@ -87,7 +87,9 @@ fn files(wrap: &Wrap) -> Result<[(&'static str, String); 3]> {
         ("project".to_owned(), toml::Value::Table(project)),
         ("tool".to_owned(), toml::Value::Table(tool)),
     ]);
-    Ok([("plumb_wrapped.py", module_text), ("plugin.toml", manifest.to_string()), ("pyproject.toml", settings.to_string())])
+    let named = |name: &str, text: String| (name.to_owned(), text);
+    let module_file = format!("{WRAPPED}.py");
+    Ok([(module_file, module_text), named("plugin.toml", manifest.to_string()), named("pyproject.toml", settings.to_string())])
 }
 
 fn json(value: &impl serde::Serialize) -> String {

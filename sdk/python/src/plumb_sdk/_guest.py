@@ -18,7 +18,7 @@ from componentize_py_types import Err
 from plumb_world.imports import config, data, kv, log, metrics, types
 from plumb_world.imports import random as host_random
 
-from . import _backend, _sandbox, testing
+from . import _backend, _imports, _sandbox, testing
 from .batch import Batch, Ragged
 from .fault import Fault, RowFault
 from .filter import Decision, Filter
@@ -39,8 +39,9 @@ _kept: list[Plugin] = []
 """Plugins made while the component was built: they keep what caches refer to weakly."""
 
 
-def export(plugin: type[Plugin], *, kind: str, stateful: bool, cases: str = "") -> dict[str, type]:
-    """The classes that componentize-py looks for in the entry module, by name. `cases` is the text of the plugin's `cases.jsonl`.
+def export(plugin: type[Plugin], *, kind: str, stateful: bool, wrapped: bool = False, cases: str = "") -> dict[str, type]:
+    """The classes that componentize-py looks for in the entry module, by name. `cases` is the text of the plugin's `cases.jsonl`;
+    `wrapped` says that `plumb plugin wrap` made the plugin's module.
 
     Raises `TypeError` for a class that does not fit `kind` and `stateful`; the message says what to change.
     """
@@ -52,6 +53,11 @@ def export(plugin: type[Plugin], *, kind: str, stateful: bool, cases: str = "") 
     if stateful and kind == "reward":
         classes["Merging"] = _class("Merging", {"merge": lambda states: _configured().merge(states)})
     _rehearse(plugin, cases)
+    _imports.follow(wrapped=wrapped)
+    random.seed(0)
+    # What is there now stays: later collections need not look at it, which would also copy its pages.
+    gc.collect()
+    gc.freeze()
     return classes
 
 
@@ -75,8 +81,8 @@ def _check(plugin: type[Plugin], kind: str, stateful: bool) -> None:
 
 
 def _rehearse(plugin: type[Plugin], cases: str) -> None:
-    """Makes the plugin, and calls rewards and tools with the rows of its cases, while the component is built: for what they import
-    only when they need it, which is not possible later, and for what stays behind in caches.
+    """Makes the plugin, and calls rewards and tools with the rows of its cases, while the component is built: for what stays behind in
+    caches, and for modules that are imported by names that no code shows.
 
     It need not work. Configurations may be wrong on purpose, columns be of another type, and the host is not there yet.
     """
@@ -92,10 +98,6 @@ def _rehearse(plugin: type[Plugin], cases: str) -> None:
                 call_rows(made, [_cell(row.get("arguments", "")) for row in rows])
         except (Exception, SystemExit):
             continue
-    random.seed(0)
-    # What is there now stays: later collections need not look at it, which would also copy its pages.
-    gc.collect()
-    gc.freeze()
 
 
 def _text_batch(rows: list[dict[str, Any]]) -> Batch:
@@ -127,7 +129,11 @@ def _entering(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         _enter()
         try:
-            return function(*arguments)
+            answer = function(*arguments)
+            # Rows take their own; what is left concerns a method that sees many at once.
+            if refused := _imports.take():
+                raise refused
+            return answer
         except Fault as fault:
             raise Err(_fault(fault)) from None
         except MemoryError:

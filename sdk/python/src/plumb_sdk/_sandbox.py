@@ -7,7 +7,7 @@ word. Here such calls are replaced before a plugin's modules are imported, and r
 - `print` goes to the run's log;
 - `random` starts at a constant; `os.urandom` raises;
 - `signal.alarm` never rings;
-- files, sockets and late imports raise `PermissionError`, `PermissionError` and `ModuleNotFoundError`.
+- files and sockets raise `PermissionError`; late imports are refused, see `_imports.py`.
 
 `datetime` is the standard library's own Python version of it, since the one in C asks the clock past all of this. What other C code
 does by itself cannot be replaced: `asyncio.run` and `os._exit` trap.
@@ -26,15 +26,14 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import _random
 
-from . import _backend
+from . import _backend, _imports
 
 _sealed = False
-_refused: set[str] = set()
 
 _FILES = (
     "access chdir chmod getcwd link listdir lstat mkdir open readlink remove rename replace rmdir scandir stat statvfs symlink truncate "
@@ -124,7 +123,7 @@ def seal() -> None:
     sys.path_hooks.clear()
     sys.path_importer_cache.clear()
     without_files = [finder for finder in sys.meta_path if getattr(finder, "__name__", "") in ("BuiltinImporter", "FrozenImporter")]
-    sys.meta_path[:] = [*without_files, _NotInside]
+    sys.meta_path[:] = [*without_files, _imports.Refusing]
     sys.stdin, sys.stdout, sys.stderr = io.StringIO(), _LogStream("info"), _LogStream("warn")
     if "socket" in sys.modules:
         socket = sys.modules["socket"]
@@ -138,22 +137,6 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, _LogStream):
             stream.flush()
-
-
-class _NotInside:
-    """The last finder: says that a module must be there when the component is built."""
-
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> None:
-        message = (
-            f"module `{name}` is not in the component: import it at the top of the plugin's module, or name it in `imports` under "
-            "`[tool.plumb]` in pyproject.toml, so that it is there when the plugin is built"
-        )
-        if name not in _refused:
-            # Libraries often catch the exception and go on with less.
-            _refused.add(name)
-            _backend.get().log("warn", message, [])
-        raise ModuleNotFoundError(message, name=name)
 
 
 class _LogStream(io.TextIOBase):

@@ -22,6 +22,8 @@ class Fault(Exception):
     """The configuration is not valid."""
     MISSING_COLUMN = "missing-column"
     """The batch lacks a column."""
+    MISSING_MODULE = "missing-module"
+    """A module was imported that is not in the component."""
     UNPARSEABLE = "unparseable"
     """A text could not be read as what it should be."""
     EXCEPTION = "exception"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from . import _imports
 from .batch import Batch, Row
 from .fault import Fault, RowFault
 from .plugin import Plugin
@@ -74,6 +75,23 @@ class Rewards:
                 values.append(math.nan)
 
 
+def outcome_of(score: Callable[..., float | Score | Fault], *arguments: object) -> float | Score | Fault:
+    """What `score(*arguments)` returns for a row, or the fault that it raises. It is a fault, too, when an import was refused: whoever caught that
+    went on with less, and answered something else than where the module is there.
+    """
+    outcome: float | Score | Fault
+    try:
+        outcome = score(*arguments)
+    except Fault as fault:
+        outcome = fault
+    except MemoryError:
+        # How much memory is left depends on the rows before: the runtime searches for the row that needs too much.
+        raise
+    except (Exception, SystemExit) as error:
+        outcome = Fault.of_exception(error)
+    return _imports.take() or outcome
+
+
 class Reward(Plugin):
     """A reward looks at one row at a time: write `score_row`.
 
@@ -95,17 +113,10 @@ class Reward(Plugin):
         """One value per row. Raise what concerns the whole batch; faults of single rows stand in `Rewards.faults`."""
         rewards = Rewards()
         for row in batch:
-            try:
-                rewards.push(self.score_row(row))
-            except Fault as fault:
-                if fault.concerns_batch():
-                    raise
-                rewards.push(fault)
-            except MemoryError:
-                # How much memory is left depends on the rows before: the runtime searches for the row that needs too much.
-                raise
-            except (Exception, SystemExit) as error:
-                rewards.push(Fault.of_exception(error))
+            outcome = outcome_of(self.score_row, row)
+            if isinstance(outcome, Fault) and outcome.concerns_batch():
+                raise outcome
+            rewards.push(outcome)
         return rewards
 
 

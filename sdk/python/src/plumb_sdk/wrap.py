@@ -5,7 +5,8 @@
 - verl: `def f(data_source, solution_str, ground_truth, extra_info=None) -> float | dict`, once per row.
 
 `None` is an abstention, an exception a fault of its row with the exception's text, NaN a fault. Where a function for batches raises,
-its rows are tried one by one, so that a bad row does not fail the others.
+that is logged, and its rows are tried one by one, so that a bad row does not fail the others. A list of another length than the batch's
+fails the whole call.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from . import log, metrics
+from . import _imports, log, metrics
 from .batch import Batch
 from .fault import Fault
-from .reward import Reward, Rewards, Score
+from .reward import Reward, Rewards, Score, outcome_of
 
 Function = Callable[..., Any]
 Style = Literal["trl", "verl"]
@@ -152,40 +153,42 @@ class TrlReward(_Wrapped):
     given = frozenset({"trainer_state", "log_extra", "log_metric", "environments"})
 
     def score(self, batch: Batch) -> Rewards:
-        arguments = self._arguments(batch)
+        arguments, rows = self._arguments(batch), len(batch)
+        rewards = Rewards()
         try:
-            # Where rows cannot be kept apart, at least the call repeats.
-            random.seed(0)
-            values = self._call(arguments, len(batch))
+            values = self._call(arguments)
+            failure = _imports.take()
         except MemoryError:
             raise
-        except (Exception, SystemExit):
-            return self._row_by_row(arguments, batch)
-        rewards = Rewards()
-        for value in values:
-            rewards.push(_value(value))
-        return rewards
-
-    def _row_by_row(self, arguments: dict[str, Any], batch: Batch) -> Rewards:
-        rewards = Rewards()
-        for row in range(len(batch)):
+        except (Exception, SystemExit) as error:
+            failure = _imports.take() or Fault.of_exception(error)
+        if failure is None:
+            for value in self._counted(values, rows):
+                rewards.push(outcome_of(_value, value))
+            return rewards
+        if rows > 1:
+            log.warn(f"{failure.message}: the {rows} rows of this call are tried one by one")
+        for row in range(rows):
             one = {name: value[row : row + 1] if name in self._lists else value for name, value in arguments.items()}
-            try:
-                random.seed(0)
-                rewards.push(_value(self._call(one, 1)[0]))
-            except MemoryError:
-                raise
-            except Fault as fault:
-                rewards.push(fault)
-            except (Exception, SystemExit) as error:
-                rewards.push(Fault.of_exception(error))
+            rewards.push(outcome_of(lambda: _value(self._counted(self._call(one), 1)[0])))
         return rewards
 
-    def _call(self, arguments: dict[str, Any], rows: int) -> list[Any]:
-        answer = self.parameters.function(**arguments)
-        values = list(answer)
-        if len(values) != rows:
-            raise ValueError(f"returned {len(values)} values for {rows} completions")
+    def _call(self, arguments: dict[str, Any]) -> Any:
+        # Where rows cannot be kept apart, at least the call repeats.
+        random.seed(0)
+        return self.parameters.function(**arguments)
+
+    def _counted(self, answer: Any, rows: int) -> list[Any]:
+        """The answer as a list, if it has a value for each row. Without that nobody knows which value is whose."""
+        try:
+            values = list(answer)
+        except TypeError:
+            values = None
+        if values is None or len(values) != rows:
+            found = f"a value of type `{type(answer).__name__}`" if values is None else f"{len(values)} values"
+            raise Fault(
+                "wrong-count", f"`{_name(self.parameters.function)}` returned {found} for {rows} completions: return a list, one value for each"
+            )
         return values
 
     def _arguments(self, batch: Batch) -> dict[str, Any]:
@@ -225,16 +228,12 @@ class VerlReward(_Wrapped):
         rewards = Rewards()
         for row in range(len(batch)):
             arguments = {name: values[row] for name, values in columns.items()}
-            try:
-                random.seed(0)
-                rewards.push(_value(self.parameters.function(**arguments, **self.config.arguments)))
-            except MemoryError:
-                raise
-            except Fault as fault:
-                rewards.push(fault)
-            except (Exception, SystemExit) as error:
-                rewards.push(Fault.of_exception(error))
+            rewards.push(outcome_of(self._score_one, arguments))
         return rewards
+
+    def _score_one(self, arguments: dict[str, Any]) -> Score | Fault:
+        random.seed(0)
+        return _value(self.parameters.function(**arguments, **self.config.arguments))
 
 
 def _value(value: Any) -> Score | Fault:

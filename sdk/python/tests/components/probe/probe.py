@@ -2,6 +2,7 @@
 
 import asyncio  # noqa: F401
 import datetime
+import importlib
 import logging
 import math
 import os
@@ -13,13 +14,36 @@ import threading
 import time
 from ctypes import c_long, sizeof
 
+import late
 from plumb_sdk import Fault, Reward, Row, Score, kv, log, metrics, random
 
 
-def late_import():
-    import colorsys
+def imports_of_functions():
+    """Both are in the component, since they stand in the code."""
+    from colorsys import rgb_to_hsv
 
-    return colorsys
+    return rgb_to_hsv(0.5, 0.5, 0.5)[2] + late.half()
+
+
+def late_import():
+    return importlib.import_module("wave")
+
+
+def caught_import():
+    """As libraries do it: with less, and another answer."""
+    try:
+        return late_import()
+    except ImportError:
+        return 0.0
+
+
+def optional_import():
+    """A Python with the same packages has it neither."""
+    try:
+        import no_such_package
+    except ImportError:
+        return 1.0
+    return no_such_package
 
 
 def deep(n=0):
@@ -47,7 +71,10 @@ ACTIONS = {
     "exit": lambda row: exit_(),
     "nan": lambda row: math.nan,
     "missing": lambda row: row.f64("no such column"),
+    "imports of functions": lambda row: imports_of_functions(),
     "late import": lambda row: late_import(),
+    "caught import": lambda row: caught_import(),
+    "optional import": lambda row: optional_import(),
     "deep": lambda row: deep(),
     "fill": lambda row: fill(),
     "spin": lambda row: spin(),

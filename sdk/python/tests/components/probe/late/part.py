@@ -1,0 +1,3 @@
+"""Imported late."""
+
+ONE = 1.0
