@@ -262,6 +262,26 @@ mod tests {
     }
 
     #[test]
+    fn private_key_is_written_as_openssl_3_0_reads_it_and_one_of_another_algorithm_is_named() {
+        // `openssl genpkey -algorithm x25519` and `-algorithm EC -pkeyopt ec_paramgen_curve:P-256`.
+        let x25519 = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VuBCIEIAhIpeMw1VhaB5+EfjoeJBSzPT09axyhYZMIwIW23cZ1\n-----END PRIVATE KEY-----\n";
+        let p256 = "-----BEGIN PRIVATE KEY-----\n\
+            MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgI2RvtZB/RmSUtMxY\n\
+            EIg5G2pTu5lMaF6SBp3nbga2eOihRANCAAQXf19LkiYpb/xIHFMYedSa13MFCEd2\n\
+            bRPkRXbDX0ixfx1hSfuXN8pBpcU5Of+y9uQGRrgQAW2GJ+NoQDF8DnVM\n\
+            -----END PRIVATE KEY-----\n";
+        for (pem, name) in [(x25519, "X25519"), (p256, "ECDSA or ECDH")] {
+            let Err(Error::PrivateKey { reason }) = PrivateKey::from_pem(pem) else { panic!("it is for {name}") };
+            assert_eq!(reason, format!("it is one for {name}"));
+        }
+        // RFC 8410, section 10.3: version 0, no public key behind the seed.
+        let pem = key(3).to_pem().unwrap();
+        let (_, document) = SecretDocument::from_pem(pem.as_ref()).unwrap();
+        let info = document.decode_msg::<PrivateKeyInfo<'_>>().unwrap();
+        assert!(info.public_key.is_none() && document.as_bytes().len() == 48 && document.as_bytes()[4] == 0);
+    }
+
+    #[test]
     fn signature_files_of_another_form_are_refused() {
         let of = |change: fn(&mut Signature)| {
             let mut signature = key(1).sign(b"x");

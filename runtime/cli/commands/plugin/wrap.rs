@@ -19,7 +19,7 @@ use crate::output::Output;
 it is, in a sandbox: without files, network or native packages.
 
 Examples:
-  plumb plugin wrap rewards.py:accuracy --dependency math-verify --cases cases.jsonl
+  plumb plugin wrap rewards.py:accuracy --dependency math-verify
   plumb plugin wrap score.py:compute_score --column ground_truth=answer --out reward-mine.wasm"
 )]
 pub struct WrapArgs {
@@ -40,10 +40,10 @@ pub struct WrapArgs {
     /// The column of a parameter that is called otherwise; may be given several times
     #[arg(long = "column", value_name = "PARAMETER=COLUMN")]
     columns: Vec<String>,
-    /// A module that it imports late; may be given several times
+    /// A module that it imports late by a name that its code does not show; may be given several times
     #[arg(long = "import", value_name = "MODULE")]
     imports: Vec<String>,
-    /// JSONL file of cases to call it with while it is built, so that what they import is in the component
+    /// JSONL file of cases to call it with while it is built, for what they import and what stays behind in caches
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plumb_core::recipe::Grants;
-use plumb_core::{Column, PluginFault, PluginKind};
+use plumb_core::{Batch, Column, PluginFault, PluginKind};
 use plumb_host::{Collector, Error, Host, HostOptions, LoadRequest, LoadedPlugin};
 
 use case::{Case, Rows};
@@ -164,4 +164,22 @@ fn judges_of_all_languages_ask_the_same_and_have_one_verdict() {
 #[test]
 fn tools_of_all_languages_have_one_answer() {
     conform(PluginKind::Tool);
+}
+
+/// Lines of the bundle that a component runs would tell its author nothing.
+#[test]
+fn bug_in_javascript_is_logged_with_the_lines_of_its_sources_and_without_the_sdk() {
+    let source = std::fs::read_to_string(root().join("tests/conformance/javascript/reward/plugin.js")).unwrap();
+    let line = |text: &str| 1 + source.lines().position(|line| line.contains(text)).unwrap();
+    let (host, sink) = host();
+    let request = LoadRequest::new(PluginKind::Reward, guest("javascript", PluginKind::Reward));
+    let mut batch = Batch::new(0, vec![0], vec![1]);
+    batch.insert("completion", Column::Text(vec!["PANIC".to_owned()]));
+    host.load(request).unwrap().into_reward().unwrap().score(batch).unwrap();
+    let (thrown, called) = (line("says PANIC"), line("rewards.push(scoreRow("));
+    let told = format!(
+        "`score` failed: Error: the text says PANIC\n    at scoreRow (plugin.js:{thrown})\n    at score (plugin.js:{called})"
+    );
+    let lines: Vec<_> = sink.take_lines().into_iter().map(|line| line.message).collect();
+    assert!(lines.contains(&told), "{told:?} is not among {lines:?}");
 }

@@ -64,6 +64,8 @@ async function bundle() {
       nodePaths: job.sdk ? [job.sdk] : [],
       plugins: [refuseBuiltins],
       metafile: true,
+      sourcemap: "external",
+      sourcesContent: false,
       write: false,
       outfile: "plugin.js",
       logLevel: "silent",
@@ -81,15 +83,58 @@ async function bundle() {
   }
 }
 
+/** The numbers of a source map's segment: base 64, five bits a digit from the lowest on, the sign in the lowest bit of all. */
+function numbers(segment) {
+  const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const found = [];
+  let value = 0;
+  let shift = 0;
+  for (const character of segment) {
+    const digit = digits.indexOf(character);
+    value += (digit & 31) << shift;
+    shift += 5;
+    if (digit & 32) continue;
+    found.push(value & 1 ? -(value >> 1) : value >> 1);
+    value = shift = 0;
+  }
+  return found;
+}
+
+/** Where the bundle's lines come from, as `guest/stack.js` of the SDK reads it; without the SDK's own. */
+function stretches({ sources, mappings }) {
+  const glue = sources.find((source) => source.endsWith("src/guest/connect.js")) ?? "";
+  const own = glue.slice(0, -"src/guest/connect.js".length);
+  const found = [];
+  let source = 0;
+  let there = 0;
+  for (const [index, line] of mappings.split(";").entries()) {
+    let start;
+    for (const segment of line.split(",").map(numbers)) {
+      source += segment[1] ?? 0;
+      there += segment[2] ?? 0;
+      if (segment.length > 1) start ??= { file: sources[source], line: there + 1 };
+    }
+    if (!start || start.file.startsWith(own) || start.file === "plumb-entry.js") continue;
+    const last = found.at(-1);
+    const follows = last && last[0] + last[1] === index + 1 && last[2] === start.file && last[3] + last[1] === start.line;
+    if (follows) last[1] += 1;
+    else found.push([index + 1, 1, start.file, start.line]);
+  }
+  return found;
+}
+
 try {
   const { outputFiles, metafile } = await bundle();
   const inputs = Object.values(metafile.outputs).flatMap((output) => Object.entries(output.inputs));
   // The bundler leaves out what is not used: so `defineStateful…` is in it if the plugin calls one.
   const stateful = inputs.some(([file, { bytesInOutput }]) => file.endsWith("src/stateful.js") && bytesInOutput > 0);
+  const [map, code] = ["plugin.js.map", "plugin.js"].map((name) => outputFiles.find((file) => file.path.endsWith(name)).text);
+  // Behind the code, so that its lines stay where they are.
+  const places = `globalThis[Symbol.for("plumb.stretches")] = ${JSON.stringify(stretches(JSON.parse(map)))};`;
   const { component } = await componentize({
     witPath: stateful ? job.stateful_wit : job.wit,
     world: "plugin",
-    jsSource: outputFiles[0].text,
+    jsSource: `${code}\n${places}\n`,
     sync: true,
     stubWasi: true,
   }).catch((error) => {

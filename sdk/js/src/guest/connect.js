@@ -13,6 +13,7 @@ import { configure, numbers, settled } from "../plugin.js";
 import { score } from "../reward.js";
 import { shape } from "../shaper.js";
 import { call } from "../tool.js";
+import { frames } from "./stack.js";
 
 /** The exports of a component for a plugin of that kind; `host` holds the imports of its world. */
 export function connect(kind, plugin, host) {
@@ -91,8 +92,8 @@ function reported(host, name, work) {
     return work();
   } catch (error) {
     if (error instanceof Fault) throw lowerFault(error);
-    const stack = typeof error?.stack === "string" ? `\n${error.stack.trimEnd()}` : "";
-    host.log.write("error", `\`${name}\` failed: ${error}${stack}`, []);
+    const places = frames(error).map((frame) => `\n    at ${frame}`);
+    host.log.write("error", `\`${name}\` failed: ${error}${places.join("")}`, []);
     throw error;
   }
 }

@@ -49,10 +49,11 @@ def follow(*, wrapped: bool) -> None:
     _there, _wrapped = frozenset(module.name for module in pkgutil.iter_modules()), wrapped
     done: set[str] = set()
     library: set[str] = set()
-    while new := [module for name, module in list(sys.modules.items()) if name not in done and _is_followed(name)]:
-        for module in new:
-            done.add(module.__name__)
-            library |= _make_imports(module)
+    while new := [name for name in sys.modules if name not in done and _is_followed(name)]:
+        # By the name under which it was imported: a module may call itself otherwise.
+        done.update(new)
+        for name in new:
+            library |= _make_imports(sys.modules[name])
     for name in sorted(library):
         if name in sys.modules:
             _make_imports(sys.modules[name])
