@@ -87,7 +87,7 @@ pub fn sign(args: &SignArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let pem = std::fs::read_to_string(&args.key)
         .map_err(|e| Diagnostic::io("read", &args.key, &e).hint("make a key: `plumb plugin keygen --out KEY`"))?;
     let key = PrivateKey::from_pem(&pem).map_err(|e| {
-        Diagnostic::usage("key.malformed", format!("`{}` is no key", args.key.display()))
+        Diagnostic::usage("key.malformed", format!("`{}` is no key to sign plugins with", args.key.display()))
             .because(e.to_string())
             .hint("make one: `plumb plugin keygen --out KEY`")
     })?;

@@ -174,7 +174,7 @@ fn bug_in_javascript_is_logged_with_the_lines_of_its_sources_and_without_the_sdk
     let (host, sink) = host();
     let request = LoadRequest::new(PluginKind::Reward, guest("javascript", PluginKind::Reward));
     let mut batch = Batch::new(0, vec![0], vec![1]);
-    batch.insert("completion", Column::Text(vec!["PANIC".to_owned()]));
+    batch.insert("completion", Column::Text(["PANIC"].iter().collect()));
     host.load(request).unwrap().into_reward().unwrap().score(batch).unwrap();
     let (thrown, called) = (line("says PANIC"), line("rewards.push(scoreRow("));
     let told = format!(
