@@ -50,6 +50,25 @@ fn missing_and_truncated_models_are_told_apart() {
 }
 
 #[test]
+fn row_without_a_needed_column_is_told_what_it_has() {
+    let folder = Folder::new();
+    let input = folder.file("in.jsonl", "{\"prompt\": \"p\", \"x\": \"1\"}\n");
+    let done = folder.plumb(&["score", "--plugin", "reward-exact-match", "--input", &input]).ok();
+    let row = &done.lines()[0];
+    assert_eq!((&row["status"], &row["code"]), (&"failed".into(), &"missing-column".into()));
+    assert!(row["message"].as_str().unwrap().ends_with("the line has `prompt`, `x`"), "{row}");
+}
+
+#[test]
+fn precompiled_code_is_found_and_refused_as_what_it_is() {
+    let folder = Folder::new();
+    folder.file("x.cwasm", "\u{7f}ELF");
+    let done = folder.plumb(&["plugin", "inspect", "x.cwasm", "--json"]);
+    let (text, _) = refused(&done, 3, "plugin.not_a_component");
+    assert!(text.contains("x.cwasm"), "{text}");
+}
+
+#[test]
 fn broken_input_line_is_named_by_every_command() {
     let folder = Folder::new();
     let input = folder.file("in.jsonl", "{\"prompt\": \"1+\", \"completion\": \"1\", \"answer\": \"1\"}\n{\"prompt\": \n");

@@ -54,14 +54,20 @@ fn plugins_of_a_run_under_way_are_swapped_shadowed_and_rolled_back_and_replay_pr
     let swap = data(run(&[&["swap", "runs/tiny", "--replace", &lengths], &config[..]].concat()));
     assert_eq!(swap["status"], "done", "{swap}");
     assert!(swap["step"].as_u64() >= shadow["step"].as_u64());
+    assert_eq!(shadow["sha256"], swap["sha256"], "a shadow's own digest, not that of the plugin in use");
     // Lengths against matches: all rows of the last batches have both.
     assert_eq!(swap["comparison"]["rows"], swap["comparison"]["both"]);
     assert!(swap["comparison"]["drift"].as_f64().unwrap() > 0.0, "{swap}");
     let text = run(&["shadow", "runs/tiny", "--stop", "exact"]).ok().stdout;
     assert!(text.contains("the shadow has ended"), "{text}");
 
+    // Another plugin knows nothing of `mode`; after the rollback a version of the first is again what a swap takes over from.
+    let other = data(run(&["swap", "runs/tiny", "--replace", "exact=reward-math-answer", "--json"]));
+    assert_eq!(other["status"], "done", "{other}");
     let back = data(run(&["rollback", "runs/tiny", "exact", "--json"]));
-    assert_ne!(back["sha256"], swap["sha256"]);
+    assert_eq!(back["sha256"], swap["sha256"]);
+    let again = data(run(&["swap", "runs/tiny", "--replace", &lengths, "--json"]));
+    assert_eq!(again["status"], "done", "{again}");
     let listed = run(&["list"]).ok().stdout;
     assert!(listed.contains("in training"), "{listed}");
 
@@ -76,6 +82,7 @@ fn plugins_of_a_run_under_way_are_swapped_shadowed_and_rolled_back_and_replay_pr
 
     let shown = run(&["show", "runs/tiny"]).ok().stdout;
     assert!(shown.contains("(command)") && shown.contains("(rollback)"), "{shown}");
+    assert!(shown.contains("refused: request") && shown.contains(" of 100001, stopped"), "{shown}");
     let late = run(&["rollback", "runs/tiny", "exact", "--json"]);
     assert_eq!((late.code, &late.error()["code"]), (Some(2), &"run.not_training".into()));
     let left = data(run(&["swap", "runs/tiny", "--replace", "exact=reward-exact-match", "--json"]));

@@ -90,6 +90,16 @@ fn openrlhf_gets_rewards_scores_and_logs_in_the_order_of_its_queries() {
 }
 
 #[test]
+fn empty_batch_has_no_rewards_and_rows_without_columns_are_told_apart_from_a_broken_server() {
+    let server = Server::exact(&[]);
+    let reply = server.post("/get_reward", &json!({"query": [], "prompts": [], "labels": []}));
+    assert_eq!((reply.status, &reply.body["rewards"]), (200, &json!([])), "{}", reply.body);
+    let reply = server.post("/v1/score", &json!({"rows": [{"prompt": "p", "x": "1"}]}));
+    let told = reply.body["rows"][0]["plugins"]["reward-exact-match"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(reply.status == 200 && told.ends_with("the row has `prompt`, `x`"), "{}", reply.body);
+}
+
+#[test]
 fn slime_gets_a_bare_number() {
     let server = Server::exact(&[]);
     for path in ["/", "/remote_rm"] {

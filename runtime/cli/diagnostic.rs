@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use crate::exit::ExitStatus;
-use crate::output::Output;
+use crate::output::{Output, stderr_line};
 
 /// One error, ready to be shown.
 #[derive(Clone, Debug)]
@@ -88,17 +88,17 @@ impl Diagnostic {
                 "code": self.code, "message": self.message, "causes": self.causes, "where": self.place, "hint": self.hint,
                 "exit": self.exit.code(),
             });
-            eprintln!("{}", serde_json::json!({ "type": "error", "v": 1, "data": data }));
+            stderr_line(&serde_json::json!({ "type": "error", "v": 1, "data": data }).to_string());
             return;
         }
         let (red, cyan, off) = if output.color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
-        eprintln!("{red}error{off}: {}", printable(&self.message));
-        self.causes.iter().for_each(|cause| eprintln!("  cause: {}", printable(cause)));
+        stderr_line(&format!("{red}error{off}: {}", printable(&self.message)));
+        self.causes.iter().for_each(|cause| stderr_line(&format!("  cause: {}", printable(cause))));
         if let Some(place) = &self.place {
-            eprintln!("  where: {place}");
+            stderr_line(&format!("  where: {place}"));
         }
         if let Some(hint) = &self.hint {
-            eprintln!("\n{cyan}hint{off}: {hint}");
+            stderr_line(&format!("\n{cyan}hint{off}: {hint}"));
         }
     }
 }
@@ -267,7 +267,8 @@ fn host(error: &plumb_host::Error) -> Kind {
     let kind = Kind::new(&error.code(), ExitStatus::Plugin);
     match error {
         Error::Read { .. } | Error::Host { .. } => Kind { exit: ExitStatus::Resource, ..kind },
-        Error::Config { .. } => Kind { exit: ExitStatus::Usage, ..kind }.hint("see what it accepts: `plumb plugin inspect`"),
+        Error::Config { .. } => Kind { exit: ExitStatus::Usage, ..kind }
+            .hint("see what it accepts: `plumb plugin check PLUGIN` prints the schema of its configuration"),
         Error::WrongKind { expected, .. } => Kind { exit: ExitStatus::Usage, ..kind }
             .hint(format!("choose a {expected} plugin; names begin with the kind: `{expected}-...`")),
         Error::Tool { .. } => Kind { exit: ExitStatus::Usage, ..kind }
@@ -282,11 +283,12 @@ fn plugin(error: &plumb_core::PluginError) -> Kind {
     let name = &error.plugin.name;
     let kind = Kind::new(&format!("plugin.{}", error.fault.code()), ExitStatus::Plugin);
     match &error.fault {
-        PluginFault::OutOfFuel { .. } => kind.hint(format!(
-            "raise `limits.fuel` or `limits.fuel_per_row` of `{name}` in the recipe; see what it spends: `plumb plugin bench`"
-        )),
-        PluginFault::OutOfMemory { .. } => kind.hint(format!("raise `limits.memory_mib` of `{name}` in the recipe")),
-        PluginFault::DeadlineMissed { .. } => kind.hint(format!("raise `limits.deadline_ms` of `{name}` in the recipe")),
+        PluginFault::OutOfFuel { rows: 0, .. } => kind.hint(raise("fuel", name)),
+        PluginFault::OutOfFuel { .. } => {
+            kind.hint(format!("{}, or `fuel_per_row`; `plumb plugin bench` measures what a row takes", raise("fuel", name)))
+        }
+        PluginFault::OutOfMemory { .. } => kind.hint(raise("memory_mib", name)),
+        PluginFault::DeadlineMissed { .. } => kind.hint(raise("deadline_ms", name)),
         PluginFault::Trap { .. }
         | PluginFault::WrongCount { .. }
         | PluginFault::NonFinite { .. }
@@ -294,6 +296,11 @@ fn plugin(error: &plumb_core::PluginError) -> Kind {
         PluginFault::Host { .. } => Kind { exit: ExitStatus::Bug, ..kind },
         _ => kind,
     }
+}
+
+/// What to do about a limit of a plugin that is too small.
+pub fn raise(limit: &str, plugin: &str) -> String {
+    format!("raise `{limit}` of `{plugin}`: `[limits]` in its plugin.toml, or `limits` in the recipe of a run")
 }
 
 /// `; did you mean ...?` for a name that is not among the known ones, or nothing when none is near.

@@ -3,10 +3,11 @@
 //! `plumb plugin lock recipes/x.toml` writes `recipes/x.plugins.lock`, of the same form as the `plugins.lock` in the folder of a
 //! run. When it is there, `plumb train` runs nothing else.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use plumb_core::PluginId;
 use plumb_core::recipe::{Eval, Grants, PluginUse, Recipe, Stage};
+use plumb_core::{PluginId, PluginKind};
 use plumb_train::run::{LockedPlugin, read_lock};
 
 use crate::diagnostic::Diagnostic;
@@ -47,8 +48,35 @@ pub fn of_recipe(file: &RecipeFile) -> anyhow::Result<Vec<LockedPlugin>> {
     Ok(locked)
 }
 
-/// Refuses a recipe whose plugins are not those of its lock. Without a lock every plugin is accepted, unless it is `demanded`.
-pub fn check(file: &RecipeFile, demanded: bool) -> anyhow::Result<()> {
+/// A lock that the plugins of a run are held to when their bytes are read to be run: the files may have changed since they were
+/// checked.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    locked: Vec<LockedPlugin>,
+    /// The recipe's own files.
+    files: BTreeSet<PathBuf>,
+    /// Whether plugins that others bring, by `plumb run swap`, must be in it too.
+    demanded: bool,
+}
+
+impl Lock {
+    /// Refuses a plugin that is about to run and is not locked.
+    pub fn admit(&self, file: &Path, kind: PluginKind, digest: &str) -> Result<(), Diagnostic> {
+        let known = self.locked.iter().any(|locked| locked.kind == kind && locked.sha256 == digest);
+        if known || !(self.demanded || self.files.contains(file)) {
+            return Ok(());
+        }
+        let message = format!("{kind} `{}` is not in `{}`", file.display(), self.path.display());
+        let error = Diagnostic::new("plugin.not_locked", ExitStatus::Plugin, message);
+        let error = error.because(format!("its sha256 is {digest}"));
+        Err(error.hint("a run with `--locked` takes only plugins of its lock: name it in the recipe (`swaps` plans a change), and lock it by `plumb plugin lock`"))
+    }
+}
+
+/// Refuses a recipe whose plugins are not those of its lock, and gives the lock that what is loaded is held to. Without a lock every
+/// plugin is accepted, unless it is `demanded`.
+pub fn check(file: &RecipeFile, demanded: bool) -> anyhow::Result<Option<Lock>> {
     let path = path(&file.path);
     let accept = format!("`plumb plugin lock {}`", file.path.display());
     let Some(locked) = read_lock(&path)? else {
@@ -56,7 +84,7 @@ pub fn check(file: &RecipeFile, demanded: bool) -> anyhow::Result<()> {
             let message = format!("`--locked` needs a lock, and there is no `{}`", path.display());
             return Err(Diagnostic::usage("recipe.no_lock", message).hint(format!("write it: {accept}")).into());
         }
-        return Ok(());
+        return Ok(None);
     };
     for now in of_recipe(file)? {
         if let Err(causes) = accepted(&locked, &now) {
@@ -66,7 +94,9 @@ pub fn check(file: &RecipeFile, demanded: bool) -> anyhow::Result<()> {
             return Err(error.hint(format!("see what it is now: `plumb plugin inspect`; accept it: {accept}")).into());
         }
     }
-    Ok(())
+    let files = uses(&file.recipe).into_iter().map(|(_, plugin)| plugin_path::resolve(&plugin.plugin, Some(&file.folder)));
+    let files = files.collect::<Result<_, _>>()?;
+    Ok(Some(Lock { path, locked, files, demanded }))
 }
 
 /// Whether a lock has this plugin; else what is different. Configurations are the recipe's to change, so they are not compared.
@@ -102,12 +132,7 @@ fn accepted(locked: &[LockedPlugin], now: &LockedPlugin) -> Result<(), Vec<Strin
 /// Every plugin of a recipe with the name that the recipe gives it, in the recipe's order.
 fn uses(recipe: &Recipe) -> Vec<(Option<String>, PluginUse)> {
     let of_stage = |stage: &Stage| {
-        let rewards = stage.rewards.iter().map(|reward| &reward.plugin);
-        let judges = stage.judges.iter().map(|judge| &judge.plugin);
-        let shapers = stage.shapers.iter().map(|shaper| &shaper.plugin);
-        let filters = stage.filters.iter().map(|filter| &filter.plugin);
-        let eval = stage.eval.iter().map(|Eval { reward, .. }| reward);
-        let own = rewards.chain(judges).chain(shapers).chain(filters).chain(eval);
+        let own = stage.plugins().chain(stage.eval.iter().map(|Eval { reward, .. }| reward));
         let mut uses: Vec<_> = own.map(|plugin| (plugin.name.clone(), plugin.clone())).collect();
         uses.extend(stage.swaps.iter().map(|swap| (Some(swap.replace.clone()), swap.plugin.clone())));
         uses
@@ -128,7 +153,6 @@ fn uses(recipe: &Recipe) -> Vec<(Option<String>, PluginUse)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plumb_core::PluginKind;
 
     fn plugin(digest: &str) -> LockedPlugin {
         let id = PluginId { name: "exact".into(), kind: PluginKind::Reward, digest: digest.into() };
@@ -151,6 +175,21 @@ mod tests {
         let signed = LockedPlugin { signer: Some("k".into()), ..plugin("11") };
         assert!(accepted(&[signed], &plugin("11")).unwrap_err()[0].contains("signed by nobody"));
         assert!(accepted(&[], &plugin("11")).is_err());
+    }
+
+    #[test]
+    fn file_that_changed_since_it_was_checked_is_not_run_and_neither_are_strangers_where_the_lock_is_demanded() {
+        let lock = |demanded| Lock {
+            path: "x.plugins.lock".into(),
+            locked: vec![plugin("11")],
+            files: BTreeSet::from([PathBuf::from("own.wasm")]),
+            demanded,
+        };
+        let admitted = |demanded, file: &str, digest| lock(demanded).admit(Path::new(file), PluginKind::Reward, digest).is_ok();
+        assert!(admitted(false, "own.wasm", "11") && !admitted(false, "own.wasm", "22"));
+        assert!(admitted(false, "control/000001.wasm", "22"), "a swap, where nobody asked for locked plugins alone");
+        assert!(!admitted(true, "control/000001.wasm", "22") && admitted(true, "control/000001.wasm", "11"));
+        assert!(lock(true).admit(Path::new("own.wasm"), PluginKind::Shaper, "11").is_err(), "the lock has it as a reward");
     }
 
     #[test]

@@ -33,14 +33,14 @@ impl Output {
     /// A remark for people.
     pub fn note(self, text: impl AsRef<str>) {
         if !self.quiet {
-            eprintln!("{}", text.as_ref());
+            stderr_line(text.as_ref());
         }
     }
 
     /// Something the user should know although the command goes on.
     pub fn warn(self, text: impl AsRef<str>) {
         let (on, off) = if self.color { ("\x1b[33m", "\x1b[0m") } else { ("", "") };
-        eprintln!("{on}warning{off}: {}", text.as_ref());
+        stderr_line(&format!("{on}warning{off}: {}", text.as_ref()));
     }
 
     /// A progress bar over `total` things, which shows nothing where bars are off.
@@ -59,6 +59,16 @@ impl Output {
         out.write_all(b"\n")?;
         out.flush()
     }
+}
+
+/// `1 step`, `2 steps`.
+pub fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// Writes a line to stderr. Nobody may be reading it any more (`2>&1 | head`), which must not end a run.
+pub fn stderr_line(text: &str) {
+    drop(io::stderr().lock().write_all([text, "\n"].concat().as_bytes()));
 }
 
 /// An output file, or stdout. A file gets its name only when all is written, so a failed command leaves none cut in half.

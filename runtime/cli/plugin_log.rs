@@ -1,6 +1,6 @@
 //! What plugins say: warnings to the terminal, everything to a file of the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use crate::output::Output;
 pub const FILE: &str = "plugins.log";
 /// Size beyond which the file does not grow.
 const FILE_BYTES: u64 = 16 << 20;
-/// Warnings and errors of a plugin that are shown; more are counted.
-const SHOWN: u64 = 10;
+/// Different warnings and errors of a plugin that are shown, each once; more are counted.
+const SHOWN: usize = 10;
 
 /// Takes the log lines of all plugins of a command.
 pub struct PluginLog {
@@ -26,7 +26,7 @@ pub struct PluginLog {
 #[derive(Default)]
 struct State {
     /// Warnings and errors by plugin.
-    warnings: BTreeMap<String, u64>,
+    warnings: BTreeMap<String, Warned>,
     path: Option<PathBuf>,
     /// Opened by the first line, so that quiet plugins leave no file.
     file: Option<LogFile>,
@@ -34,6 +34,14 @@ struct State {
     failed: Option<String>,
     /// Lines that the file did not take.
     lost: u64,
+}
+
+#[derive(Default)]
+struct Warned {
+    /// Messages that were shown.
+    shown: BTreeSet<String>,
+    /// Lines that were not: the same again, as one panic is for every row, or too many.
+    more: u64,
 }
 
 struct LogFile {
@@ -56,8 +64,8 @@ impl PluginLog {
     pub fn finish(&self) {
         let state = std::mem::take(&mut *self.state());
         let place = state.path.as_ref().map_or_else(String::new, |path| format!(", see `{}`", path.display()));
-        for (plugin, count) in state.warnings.iter().filter(|(_, count)| **count > SHOWN) {
-            self.output.warn(format!("plugin `{plugin}` wrote {} more warnings and errors{place}", count - SHOWN));
+        for (plugin, Warned { more, .. }) in state.warnings.iter().filter(|(_, warned)| warned.more > 0) {
+            self.output.warn(format!("plugin `{plugin}` wrote {more} more warnings and errors{place}"));
         }
         if let (Some(reason), Some(path)) = (state.failed, state.path) {
             self.output.warn(format!("{} lines of plugins are not in `{}`: {reason}", state.lost, path.display()));
@@ -73,10 +81,11 @@ impl Sink for PluginLog {
     fn log(&self, line: LogLine) {
         let mut state = self.state();
         if line.level >= LogLevel::Warn {
-            let count = state.warnings.entry(line.plugin.clone()).or_default();
-            *count += 1;
-            if *count <= SHOWN {
+            let warned = state.warnings.entry(line.plugin.clone()).or_default();
+            if warned.shown.len() < SHOWN && warned.shown.insert(line.message.clone()) {
                 self.output.warn(shown(&line));
+            } else {
+                warned.more += 1;
             }
         }
         state.keep(&line);
@@ -167,6 +176,14 @@ mod tests {
         let state = log.state();
         assert_eq!(state.lost, 5);
         assert_eq!(state.failed.as_deref(), Some("the file would be larger than 16 MiB"));
+    }
+
+    #[test]
+    fn same_warning_is_shown_once_and_counted_after_that() {
+        let log = log();
+        ["panic", "panic", "other", "panic"].iter().for_each(|message| log.log(line(LogLevel::Error, message)));
+        let state = log.state();
+        assert_eq!((state.warnings["p"].shown.len(), state.warnings["p"].more), (2, 2));
     }
 
     #[test]

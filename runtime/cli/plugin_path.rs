@@ -20,12 +20,13 @@ pub fn folders(recipe_folder: Option<&Path>) -> Vec<PathBuf> {
     folders
 }
 
-/// The file of plugin `plugin`: a path if it has a separator or ends in `.wasm` (relative to `recipe_folder`), else a name.
+/// The file of plugin `plugin`: a path (relative to `recipe_folder`) if it has a separator, ends in `.wasm`, or is a file with
+/// another ending, which whoever reads it can say more about; else a name.
 pub fn resolve(plugin: &str, recipe_folder: Option<&Path>) -> Result<PathBuf, Diagnostic> {
-    let is_path =
-        plugin.contains(MAIN_SEPARATOR) || plugin.contains('/') || Path::new(plugin).extension().is_some_and(|e| e == "wasm");
-    if is_path {
-        let path = recipe_folder.map_or_else(|| PathBuf::from(plugin), |folder| folder.join(plugin));
+    let path = recipe_folder.map_or_else(|| PathBuf::from(plugin), |folder| folder.join(plugin));
+    let ending = Path::new(plugin).extension();
+    let is_path = plugin.contains(MAIN_SEPARATOR) || plugin.contains('/') || ending.is_some_and(|ending| ending == "wasm");
+    if is_path || (ending.is_some() && path.is_file()) {
         return if path.is_file() {
             Ok(path)
         } else {
@@ -78,6 +79,10 @@ mod tests {
         assert_eq!(error.code, "plugin.not_found");
         assert_eq!(error.hint.as_deref(), Some("did you mean `reward-exact-match`?"));
         assert!(error.causes[0].contains("`reward-exact-match`"), "{:?}", error.causes);
+        let compiled = folder.path().join("x.cwasm");
+        std::fs::write(&compiled, "").unwrap();
+        assert_eq!(resolve("x.cwasm", Some(folder.path())).unwrap(), compiled);
+        assert_eq!(resolve("y.cwasm", Some(folder.path())).unwrap_err().code, "plugin.not_found");
         let error = resolve("none/x.wasm", Some(folder.path())).unwrap_err();
         assert!(error.message.starts_with("there is no plugin file"), "{}", error.message);
     }

@@ -15,6 +15,7 @@ use plumb_train::run::LockedPlugin;
 use plumb_train::{LoadError, PluginFactory};
 
 use crate::diagnostic::Diagnostic;
+use crate::lock::Lock;
 use crate::plugin_path;
 use crate::trust::{Trust, Vouched};
 
@@ -44,6 +45,7 @@ pub struct Plugins {
     /// Where relative paths start, and `plugins` is looked into; None where there is no recipe.
     recipe_folder: Option<PathBuf>,
     trust: Trust,
+    lock: Option<Lock>,
     tools: Vec<(PluginId, PluginUse)>,
     loaded: Mutex<Vec<Loaded>>,
 }
@@ -51,7 +53,13 @@ pub struct Plugins {
 impl Plugins {
     /// A factory for a recipe in that folder, which loads nothing but what `trust` accepts.
     pub fn new(host: Host, recipe_folder: impl Into<Option<PathBuf>>, trust: Trust) -> Self {
-        Plugins { host, recipe_folder: recipe_folder.into(), trust, tools: Vec::new(), loaded: Mutex::default() }
+        Plugins { host, recipe_folder: recipe_folder.into(), trust, lock: None, tools: Vec::new(), loaded: Mutex::default() }
+    }
+
+    /// Also holds what it loads to a lock.
+    #[must_use]
+    pub fn held_to(self, lock: Option<Lock>) -> Self {
+        Plugins { lock, ..self }
     }
 
     /// Sets up a recipe's tools, before the plugins that may be granted them are loaded. `kept` names files that stand for those of
@@ -67,7 +75,11 @@ impl Plugins {
             let path = plugin_path::resolve(plugin, folder.as_deref())?;
             let Vouched { bytes, signer } = self.trust.open(&path)?;
             let label = path.display().to_string();
-            found.borrow_mut().push((plumb_host::inspect(&label, &bytes)?, signer, path));
+            let inspection = plumb_host::inspect(&label, &bytes)?;
+            if let Some(lock) = &self.lock {
+                lock.admit(&path, PluginKind::Tool, &inspection.digest)?;
+            }
+            found.borrow_mut().push((inspection, signer, path));
             Ok(Source::Bytes(label, bytes))
         })?;
         let found = found.into_inner();
@@ -87,12 +99,16 @@ impl Plugins {
     /// Loads a plugin of that kind.
     ///
     /// # Errors
-    /// When there is no such file, nobody trusted signed it, or the host refuses it.
+    /// When there is no such file, nobody trusted signed it, it is not locked, or the host refuses it.
     pub fn load(&self, kind: PluginKind, plugin: &PluginUse) -> Result<LoadedPlugin, LoadError> {
         let path = plugin_path::resolve(&plugin.plugin, self.recipe_folder.as_deref())?;
         let Vouched { bytes, signer } = self.trust.open(&path)?;
+        let label = path.display().to_string();
+        if let Some(lock) = &self.lock {
+            lock.admit(&path, kind, &plumb_host::inspect(&label, &bytes)?.digest)?;
+        }
         let loaded = self.host.load(LoadRequest {
-            source: Source::Bytes(path.display().to_string(), bytes),
+            source: Source::Bytes(label, bytes),
             kind,
             name: plugin.name.clone(),
             config: plugin.config.clone(),

@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 use crate::columns::{self, Misfit, Types};
 use crate::diagnostic::Diagnostic;
 
+/// Code of a line that cannot be read.
+pub const BROKEN_LINE: &str = "input.broken_line";
+
 /// One line of an input file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
@@ -99,6 +102,12 @@ pub fn missing<'a>(row: &Map<String, Value>, needs: &'a BTreeSet<String>) -> Opt
     needs.iter().find(|column| row.get(*column).is_none_or(Value::is_null))
 }
 
+/// Names of columns, for a message.
+pub fn named(row: &Map<String, Value>) -> String {
+    let names: Vec<String> = row.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| format!("`{name}`")).collect();
+    if names.is_empty() { "no columns".to_owned() } else { names.join(", ") }
+}
+
 /// A plugin's configuration from the command line.
 pub fn json_object(text: &str) -> Result<Map<String, Value>, Diagnostic> {
     let wrong = |reason: String| Diagnostic::usage("usage.config", format!("`--config` is not a JSON object: {reason}"));
@@ -120,7 +129,7 @@ fn reason(error: &serde_json::Error) -> String {
 }
 
 fn broken(path: &Path, line: usize, reason: &str) -> Diagnostic {
-    Diagnostic::resource("input.broken_line", format!("`{}`, line {line}: {reason}", path.display()))
+    Diagnostic::resource(BROKEN_LINE, format!("`{}`, line {line}: {reason}", path.display()))
         .hint("each line must be one JSON object, such as {\"prompt\": \"2+2=\", \"completion\": \"4\"}")
 }
 

@@ -109,7 +109,10 @@ fn check_scalar(value: &Value, allowed: &Allowed<'_>, path: &str) -> Result<(), 
         if allowed.choices.contains(&text.as_str()) {
             return Ok(());
         }
-        let error = wrong(format!("`{text}` is none of {}", list(allowed.choices.iter().copied())));
+        // `on_fault = { value = 0 }` beside `on_fault = "drop-row"`.
+        let table: Vec<String> = allowed.properties.keys().map(|key| format!("{{ {key} = ... }}")).collect();
+        let table = if table.is_empty() { String::new() } else { format!(", nor {}", table.join(", ")) };
+        let error = wrong(format!("`{text}` is none of {}{table}", list(allowed.choices.iter().copied())));
         return Err(match nearest(text, allowed.choices.iter().copied()) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error,
@@ -212,6 +215,8 @@ mod tests {
         assert_eq!(value("rollout.num_generations = 2.5").1, "expected an integer, got 2.5");
         assert_eq!(value("grpo.loss_type = 'gpro'").1, "`gpro` is none of `grpo`, `dr_grpo`, `dapo`, `bnpo`");
         assert_eq!(error("grpo.loss_type = 'gpro'").3, "did you mean `grpo`?");
+        let told = value("rewards = [{ plugin = 'p', on_fault = 'zero' }]").1;
+        assert!(told.starts_with("`zero` is none of `drop-group`") && told.ends_with(", nor { value = ... }"), "{told}");
         checked("rewards = [{ plugin = 'p', on_fault = { value = 0 } }, { plugin = 'q', on_fault = 'drop-row' }]").unwrap();
         checked("grpo.beta = 1").unwrap();
         assert_eq!(value("grpo.epsilon_high = nan"), ("stages.rl.grpo.epsilon_high".into(), "must be finite".into()));

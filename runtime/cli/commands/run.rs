@@ -55,7 +55,7 @@ pub fn run(command: &RunCommand, output: Output) -> anyhow::Result<ExitStatus> {
         RunCommand::Verify(args) => verify::run(args, output),
         RunCommand::Replay(args) => replay::run(args, output),
         RunCommand::Rescore(args) => rescore::run(args, output),
-        RunCommand::Export(args) => export::run(args),
+        RunCommand::Export(args) => export::run(args, output),
         RunCommand::Swap(args) => swap::run(args, output),
         RunCommand::Shadow(args) => shadow::run(args, output),
         RunCommand::Rollback(args) => rollback::run(args, output),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use plumb_core::{Outcome, PluginKind};
+use plumb_core::{Outcome, PluginKind, Rewards};
 use serde_json::{Map, Value, json};
 
 use super::run::options::ConfigArgs;
@@ -70,15 +70,20 @@ pub fn run(args: &ScoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
     for chunk in rows.chunks(BATCH_ROWS) {
         // A row without a needed column is told so itself; the others are scored.
         let whole: Vec<&Row> = chunk.iter().filter(|row| rows::missing(&row.columns, &needs).is_none()).collect();
-        let batch = rows::lines_batch(&whole, &types, &args.input)?;
-        let answer = services.while_served(|_| reward.score(batch))?;
+        let answer = if whole.is_empty() {
+            Rewards::default()
+        } else {
+            let batch = rows::lines_batch(&whole, &types, &args.input)?;
+            services.while_served(|_| reward.score(batch))?
+        };
         // What the plugin wrote is for the rows that follow, and must not pile up until the file's end.
         reward.end_step();
         let mut scored = answer.outcomes.iter().enumerate();
         for row in chunk {
             let line = if let Some(column) = rows::missing(&row.columns, &needs) {
                 counts[2] += 1;
-                line(row, "failed", None, &Map::new(), Some(("missing-column", &format!("the line has no `{column}`"))))
+                let message = format!("the plugin needs `{column}`, the line has {}", rows::named(&row.columns));
+                line(row, "failed", None, &Map::new(), Some(("missing-column", &message)))
             } else {
                 let (j, outcome) = scored.next().expect("the host gives an outcome for each row");
                 let parts = answer.parts.iter().filter(|(_, values)| values[j].is_finite());

@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::args::GlobalArgs;
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
-use crate::output::Output;
+use crate::output::{Output, count};
 use crate::plugin_log::PluginLog;
 use crate::plugins::{self, Plugins};
 use crate::recipe_file::{self, RecipeFile};
@@ -47,7 +47,8 @@ pub struct TrainArgs {
     /// Go on with the run in the folder, from its newest whole checkpoint
     #[arg(long)]
     pub resume: bool,
-    /// Run only with the plugins of the lock file beside the recipe, which `plumb plugin lock` writes
+    /// Run only with the plugins of the lock file beside the recipe, which `plumb plugin lock` writes: also those that `plumb run
+    /// swap` and `shadow` bring. Without this flag a lock that is there holds for the recipe's own plugins
     #[arg(long)]
     pub locked: bool,
 }
@@ -57,11 +58,11 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, output: Output) -> anyhow::Res
     let file = recipe_file::load(&args.recipe, &args.sets)?;
     let run_dir = args.run_dir.clone().unwrap_or_else(|| PathBuf::from("runs").join(&file.recipe.name));
     let log = Arc::new(PluginLog::new(output));
-    lock::check(&file, args.locked)?;
+    let lock = lock::check(&file, args.locked)?;
     let trust = Trust::new(&file.recipe.trust)?;
     let models = Arc::new(ModelServer::default());
     let host = plugins::host_with_models(file.recipe.seed, Arc::clone(&log) as _, Arc::clone(&models) as _)?;
-    let mut plugins = Plugins::new(host, file.folder.clone(), trust);
+    let mut plugins = Plugins::new(host, file.folder.clone(), trust).held_to(lock);
     let kept = if args.resume { kept_tools(&file, &run_dir)? } else { BTreeMap::new() };
     plugins.load_tools(&file.recipe.tools, &kept)?;
     let request = TrainRequest {
@@ -72,7 +73,7 @@ pub fn run(args: &TrainArgs, global: &GlobalArgs, output: Output) -> anyhow::Res
         models,
         interrupt: interrupt_flag(output)?,
     };
-    let threads = global.threads.map_or_else(String::new, |threads| format!(", {threads} threads"));
+    let threads = global.threads.map_or_else(String::new, |threads| format!(", {}", count(threads, "thread")));
     output.note(format!("run `{}` in `{}`{threads}", request.recipe.name, run_dir.display()));
     let mut progress = Progress { output, bar: None, began: Instant::now(), log: &log, run_dir: &run_dir };
     let result = plumb_train::train(&request, &plugins, &mut progress);

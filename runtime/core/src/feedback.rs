@@ -237,11 +237,18 @@ pub enum PluginFault {
         message: String,
     },
     /// The guest used up its fuel.
-    #[error("ran out of fuel: spent {limit_fuel} units, all it had, on {rows} row{}", if *rows == 1 { "" } else { "s" })]
+    #[error(
+        "ran out of fuel: spent {limit_fuel} units, all it had{}",
+        match rows {
+            0 => String::new(),
+            1 => ", on 1 row".to_owned(),
+            rows => format!(", on {rows} rows"),
+        }
+    )]
     OutOfFuel {
         /// Fuel the call had, in wasmtime's units (about one per instruction).
         limit_fuel: u64,
-        /// Rows of the call.
+        /// Rows of the call; 0 where it was not about rows.
         rows: usize,
     },
     /// The guest wanted more memory than it may have.

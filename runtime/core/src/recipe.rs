@@ -212,6 +212,17 @@ pub struct Stage {
     pub eval: Option<Eval>,
 }
 
+impl Stage {
+    /// The plugins that are asked in its steps: rewards, judges, shapers, filters.
+    pub fn plugins(&self) -> impl Iterator<Item = &PluginUse> {
+        let rewards = self.rewards.iter().map(|reward| &reward.plugin);
+        let judges = self.judges.iter().map(|judge| &judge.plugin);
+        let shapers = self.shapers.iter().map(|shaper| &shaper.plugin);
+        let filters = self.filters.iter().map(|filter| &filter.plugin);
+        rewards.chain(judges).chain(shapers).chain(filters)
+    }
+}
+
 /// What a stage does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

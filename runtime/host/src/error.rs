@@ -191,6 +191,8 @@ pub enum Error {
         code: String,
         /// The plugin's message.
         message: String,
+        /// The JSON schema of its configurations; empty where it describes none.
+        schema: String,
     },
     /// The compiler refuses the component, or it does not fit the interface's types.
     #[error("cannot compile `{plugin}`: {message}")]

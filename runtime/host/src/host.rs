@@ -279,20 +279,23 @@ struct Start {
 enum NotStarted {
     /// A call failed: which, under which name, and why.
     Call(&'static str, Option<String>, CallError),
-    /// It was not even asked: the configuration does not fit its schema.
-    Config(Refusal),
+    /// What it describes as the schema of its configuration is none.
+    Schema(String),
+    /// It does not accept the configuration, or the configuration does not fit its schema.
+    Config { code: String, message: String, schema: String },
 }
 
 impl NotStarted {
     fn told(self, label: &str, kind: PluginKind, digest: &str) -> Error {
         let plugin = label.to_owned();
         match self {
-            NotStarted::Config(Refusal::Schema(message)) => Error::Schema { plugin, message: answer::clip(message) },
-            NotStarted::Config(Refusal::Config(message)) => Error::Config { plugin, code: "schema".into(), message },
-            NotStarted::Call("init", _, CallError { fault: PluginFault::Fault { code, message }, .. }) => {
-                Error::Config { plugin, code, message }
-            }
-            NotStarted::Call(export, name, CallError { fault, .. }) => {
+            NotStarted::Schema(message) => Error::Schema { plugin, message: answer::clip(message) },
+            NotStarted::Config { code, message, schema } => Error::Config { plugin, code, message, schema },
+            NotStarted::Call(export, name, CallError { mut fault, .. }) => {
+                if let PluginFault::OutOfFuel { rows, .. } = &mut fault {
+                    // It was not asked about any.
+                    *rows = 0;
+                }
                 let id = PluginId { name: name.unwrap_or_else(|| plugin.clone()), kind, digest: digest.to_owned() };
                 Error::Start { plugin, source: PluginError { plugin: id, export, fault } }
             }
@@ -326,11 +329,18 @@ impl Start {
             };
             return Err(NotStarted::Call("describe", None, CallError::from(fault)));
         }
-        schema::check(&descriptor.config_schema, &config).map_err(NotStarted::Config)?;
+        let schema = || descriptor.config_schema.clone();
+        schema::check(&descriptor.config_schema, &config).map_err(|refusal| match refusal {
+            Refusal::Schema(message) => NotStarted::Schema(message),
+            Refusal::Config(message) => NotStarted::Config { code: "schema".into(), message, schema: schema() },
+        })?;
         let identity = Arc::new(Identity { name: own, config: unnamed.config.clone(), seed });
         let mut second = instance(&identity);
         let init = second.start().and_then(|()| second.init());
-        init.map_err(|error| NotStarted::Call("init", Some(identity.name.clone()), error))?;
+        init.map_err(|error| match error.fault {
+            PluginFault::Fault { code, message } => NotStarted::Config { code, message, schema: schema() },
+            _ => NotStarted::Call("init", Some(identity.name.clone()), error),
+        })?;
         Ok((identity, descriptor))
     }
 }

@@ -378,18 +378,48 @@ fn root(error: &wasmtime::Error) -> String {
     error.root_cause().to_string()
 }
 
+/// The innermost functions, without those that only carry a panic out, and in the words of the source.
+fn readable<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    const FRAMES: usize = 6;
+    // Rust's own, through which a panic goes on its way from the author's code to the trap.
+    const MACHINERY: [&str; 9] =
+        ["core::", "<core::", "std::", "<std::", "alloc::", "<alloc::", "__rust", "rust_panic", "rust_begin_unwind"];
+    let names: Vec<String> = names.map(|name| format!("{:#}", rustc_demangle::demangle(name))).collect();
+    let own = names.iter().filter(|name| *name != "abort" && !MACHINERY.iter().any(|prefix| name.starts_with(prefix)));
+    let own: Vec<String> = own.take(FRAMES).cloned().collect();
+    if own.is_empty() { names.into_iter().take(FRAMES).collect() } else { own }
+}
+
 /// The trap, what the guest's last words were, and where it happened: the innermost functions with names.
 fn trap_message(trap: Trap, error: &wasmtime::Error, context: &Context) -> String {
     use std::fmt::Write;
-    const FRAMES: usize = 6;
     let mut message = trap.to_string();
     if let Some(last) = context.lines.kept.iter().rfind(|line| line.level == crate::sink::LogLevel::Error) {
         write!(message, ": {}", last.message).expect("writing to a string cannot fail");
     }
     let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
-    let names: Vec<&str> = frames.iter().filter_map(wasmtime::FrameInfo::func_name).take(FRAMES).collect();
+    let names = readable(frames.iter().filter_map(wasmtime::FrameInfo::func_name));
     if !names.is_empty() {
         write!(message, "; in {}", names.join(" < ")).expect("writing to a string cannot fail");
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_a_panic_are_the_authors_in_the_words_of_the_source() {
+        let panic = [
+            "abort",
+            "_ZN3std9panicking20rust_panic_with_hook17h0123456789abcdefE",
+            "rust_begin_unwind",
+            "_ZN4core6option13unwrap_failed17h0123456789abcdefE",
+            "_ZN6brevity7Brevity9score_row17h0123456789abcdefE",
+            "score",
+        ];
+        assert_eq!(readable(panic.into_iter()), ["brevity::Brevity::score_row", "score"]);
+        assert_eq!(readable(panic.into_iter().take(3)), ["abort", "std::panicking::rust_panic_with_hook", "rust_begin_unwind"]);
+    }
 }

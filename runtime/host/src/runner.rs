@@ -76,13 +76,16 @@ impl Runner {
     pub fn check_columns(&self, batch: &Batch) -> Result<(), PluginFault> {
         match self.needs.iter().find(|name| batch.column(name).is_none()) {
             None => Ok(()),
-            Some(missing) => Err(PluginFault::Fault {
-                code: "missing-column".into(),
-                message: format!(
-                    "needs column `{missing}`, the batch has {}",
-                    batch.columns().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-                ),
-            }),
+            Some(missing) => {
+                let names: Vec<String> = batch.columns().map(|(name, _)| format!("`{name}`")).collect();
+                let there = match (batch.rows(), names.is_empty()) {
+                    (0, true) => "no rows, and so no columns".to_owned(),
+                    (_, true) => "no columns".to_owned(),
+                    (_, false) => names.join(", "),
+                };
+                let message = format!("needs column `{missing}`, the batch has {there}");
+                Err(PluginFault::Fault { code: "missing-column".into(), message })
+            }
         }
     }
 

@@ -159,7 +159,9 @@ impl<'s> Check<'s> {
             let Some(bound) = schema.get(keyword) else { continue };
             let bound = bound.as_u64().ok_or_else(|| format!("{bound} as `{keyword}`"))?;
             if (keyword == least && (size as u64) < bound) || (keyword == most && size as u64 > bound) {
-                self.fault(path, &format!("has {size} {what}, must have {words} {bound}"));
+                let keys = schema.get("properties").and_then(Value::as_object).filter(|_| value.is_object() && keyword == least);
+                let known = keys.map_or_else(String::new, |keys| format!("; it has {}", named(keys)));
+                self.fault(path, &format!("has {size} {what}, must have {words} {bound}{known}"));
             }
         }
         if schema.get("uniqueItems") == Some(&Value::Bool(true))
@@ -185,8 +187,8 @@ impl<'s> Check<'s> {
                 self.apply(property, item, &inner, depth + 1)?;
             } else if schema.get("additionalProperties") == Some(&Value::Bool(false)) && !schema.contains_key("patternProperties")
             {
-                let known: Vec<String> = properties.into_iter().flat_map(Map::keys).map(|key| format!("`{key}`")).collect();
-                self.fault(&inner, &format!("is no key of this configuration; it has {}", known.join(", ")));
+                let known = properties.map_or_else(|| "none".to_owned(), named);
+                self.fault(&inner, &format!("is no key of this configuration; it has {known}"));
             } else if let Some(others) = schema.get("additionalProperties") {
                 self.apply(others, item, &inner, depth + 1)?;
             }
@@ -237,6 +239,11 @@ impl<'s> Check<'s> {
         }
         self.faults.push(fault);
     }
+}
+
+/// Keys, for a message.
+fn named(keys: &Map<String, Value>) -> String {
+    keys.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -292,6 +299,13 @@ mod tests {
         }
         let message = refusal(&json!({ "mood": 1, "mode": 2 }));
         assert!(message.contains("`mood` is no key") && message.contains("`mode` is 2"), "all faults at once: {message}");
+    }
+
+    #[test]
+    fn configuration_without_keys_where_some_are_needed_is_told_which_there_are() {
+        let schema = r#"{"type": "object", "minProperties": 1, "properties": {"json": {}, "regex": {}}}"#;
+        let Err(Refusal::Config(message)) = check(schema, &json!({})) else { panic!("it has no key") };
+        assert!(message.ends_with("has 0 keys, must have at least 1; it has `json`, `regex`"), "{message}");
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! A run on record: its recipe, its ledger with the chain verified, and its steps made again of ledger and completions.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use plumb_core::PluginId;
 use plumb_model::Tokenizer;
 
 use crate::error::{Error, Result};
+use crate::generations::history::{self, Source};
 use crate::pipeline::record::RecordedStep;
 use crate::run::ledger::Reader;
 use crate::run::{ChangeRecord, LEDGER, PluginGeneration, Record, RunRecipe, StepRecord, Table, completions_file, read_recipe};
@@ -162,16 +165,21 @@ impl Archive {
 /// The plugins of a run's last stage, and what was changed in it.
 #[derive(Clone, Debug, Default)]
 pub struct Generations {
-    /// Those in force, in the order of the recipe.
+    /// Name of the stage; empty before the first one.
+    pub stage: String,
+    /// Those in force, in the order of the recipe: what the next step is done with.
     pub in_force: Vec<PluginGeneration>,
-    /// All changes of the run, in their order.
+    /// The plugins that score along, by the names of those they are compared with.
+    pub shadows: BTreeMap<String, Source>,
+    /// All changes that the ledger has, in their order.
     pub changes: Vec<ChangeRecord>,
 }
 
-/// Reads which plugins a run has, also while it goes on: a line that is being written is left out.
+/// Reads which plugins a run has, also while it goes on: a line that is being written is left out. The ledger has a change once its
+/// step is done; `changes.jsonl` has it before, which counts for what is in force.
 ///
 /// # Errors
-/// [`crate::run::Error::NotARun`] when there is no ledger.
+/// [`crate::run::Error::NotARun`] when there is no ledger; [`crate::run::Error::BrokenLine`].
 pub fn generations(run_dir: &Path) -> Result<Generations> {
     let path = run_dir.join(LEDGER);
     if !path.is_file() {
@@ -180,15 +188,19 @@ pub fn generations(run_dir: &Path) -> Result<Generations> {
     let mut found = Generations::default();
     for record in Reader::open(&path)?.map_while(std::result::Result::ok) {
         match record {
-            Record::Plugins { plugins, .. } => found.in_force = plugins,
-            Record::Change(change) => {
-                let slot = found.in_force.iter_mut().find(|generation| generation.id.name == change.replaced);
-                slot.into_iter().for_each(|slot| slot.clone_from(&change.plugin));
-                found.changes.push(change);
-            }
+            Record::Plugins { stage, plugins, .. } => (found.stage, found.in_force) = (stage, plugins),
+            Record::Change(change) => found.changes.push(change),
             _ => {}
         }
     }
+    let lines = history::read(run_dir)?;
+    let (slots, shadows) = history::standing(lines.iter().filter(|line| line.stage == found.stage));
+    for generation in &mut found.in_force {
+        if let Some(Source { digest, used }) = slots.get(&generation.id.name).and_then(|slot| slot.current.clone()) {
+            *generation = PluginGeneration::new(&PluginId { digest, ..generation.id.clone() }, &used);
+        }
+    }
+    found.shadows = shadows;
     Ok(found)
 }
 

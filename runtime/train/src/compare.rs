@@ -22,6 +22,9 @@ pub struct Comparison {
     pub std_old: Option<f64>,
     /// Sample deviation of the new values.
     pub std_new: Option<f64>,
+    /// See [`equal`].
+    #[serde(default)]
+    pub equal: Option<f64>,
     /// See [`agreement`].
     pub agreement: Option<f64>,
     /// See [`spearman`].
@@ -48,6 +51,7 @@ pub fn compare(old: &[Option<f64>], new: &[Option<f64>], group_ends: &[u32]) -> 
         mean_new: some(mean(&news)),
         std_old: some(std_dev(&olds, TRL_DDOF)),
         std_new: some(std_dev(&news, TRL_DDOF)),
+        equal: equal(old, new),
         agreement: agreement(old, new, group_ends),
         spearman: spearman(old, new),
         drift: drift(old, new),
@@ -56,7 +60,18 @@ pub fn compare(old: &[Option<f64>], new: &[Option<f64>], group_ends: &[u32]) -> 
     }
 }
 
-/// Share of pairs of rows of one group that both lists order alike; a tie is alike to a tie only. None without a pair.
+/// Share of rows with the same value in both lists: for a filter, whose values are 1 (kept) and 0, that of equal decisions. None
+/// without a row.
+///
+/// # Panics
+/// When the lists are not equally long.
+pub fn equal(old: &[Option<f64>], new: &[Option<f64>]) -> Option<f64> {
+    let both: Vec<(f64, f64)> = pairs(old, new).into_iter().flatten().collect();
+    let same = both.iter().filter(|(old, new)| old == new).count();
+    (!both.is_empty()).then(|| same as f64 / both.len() as f64)
+}
+
+/// Agreement in order: share of pairs of rows of one group that both lists order alike, whatever the values; a tie is alike to a tie only. None without a pair.
 ///
 /// # Panics
 /// As [`compare`].
@@ -154,7 +169,7 @@ mod tests {
         // Pairs: (1,2) alike, (1,3) alike, (2,3) turned round; (4,5) tied by the old alone. Two of four.
         let (old, new) = (some([1.0, 2.0, 3.0, 5.0, 5.0]), some([1.0, 4.0, 3.0, 0.0, 1.0]));
         let found = compare(&old, &new, &[3, 5]);
-        assert_eq!((found.rows, found.both, found.agreement), (5, 5, Some(0.5)));
+        assert_eq!((found.rows, found.both, found.agreement, found.equal), (5, 5, Some(0.5), Some(0.4)));
         // The best of the first group was row 3 and is row 2; of the second, row 5 is best both times.
         assert_eq!(found.changed_winners, Some(0.5));
         assert_eq!((found.mean_old, found.mean_new), (Some(3.2), Some(1.8)));

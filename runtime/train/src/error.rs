@@ -121,12 +121,12 @@ pub enum Error {
         /// What it answered and what it should have.
         reason: String,
     },
-    /// A plugin of a run's record is not there: the run has no copy of it, and the recipe names another.
-    #[error("{plugin} of the record is not there{}", found.as_ref().map_or_else(String::new, |found| format!(", the recipe's file is {found:.8}")))]
+    /// A plugin of a run's record is not there: the run's copy of it was changed, or there is none and the recipe names another.
+    #[error("{plugin} of the record is not there{}", found.as_ref().map_or_else(String::new, |found| format!(", its file is {found:.8} now")))]
     MissingGeneration {
         /// As the ledger has it, with its digest.
         plugin: plumb_core::PluginId,
-        /// Digest of the file that the recipe names.
+        /// Digest of the file in its place: the run's copy, else what the recipe names.
         found: Option<String>,
     },
     /// No step of a run was selected.

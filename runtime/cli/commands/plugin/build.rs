@@ -41,7 +41,7 @@ pub fn build(folder: &Path, file: Option<&Path>, output: Output) -> anyhow::Resu
     let text = std::fs::read_to_string(&manifest).map_err(|e| {
         Diagnostic::io("read", &manifest, &e).hint("`plumb plugin new` starts a plugin with all the files it needs")
     })?;
-    let manifest = plumb_host::Manifest::parse(&manifest.display().to_string(), text.as_bytes())?;
+    let manifest = plumb_host::Manifest::parse(&folder.display().to_string(), text.as_bytes())?;
     let file = file.map_or_else(|| folder.join("target").join(format!("{}.wasm", manifest.name)), Path::to_owned);
     let language = Language::detect(folder)?;
     output.note(format!("building `{}` ({})", manifest.name, language.build_note()));

@@ -54,14 +54,17 @@ fn tolerance() -> f64 {
     1e-9
 }
 
+/// What a line looks like.
+const SHAPE: &str = r#"a case is {"rows": [{"completion": "4", "answer": "4"}], "config": {}, "expect": [1.0]}"#;
+
 /// Reads the cases of a file.
 pub fn read(path: &Path) -> Result<Vec<Case>, Diagnostic> {
     let mut cases = Vec::new();
-    for row in rows::read(path)? {
+    let shape = |error: Diagnostic| if error.code == rows::BROKEN_LINE { error.hint(SHAPE) } else { error };
+    for row in rows::read(path).map_err(shape)? {
         let line = row.line;
         let mut case: Case = serde_json::from_value(Value::Object(row.columns)).map_err(|error| {
-            Diagnostic::usage("case.malformed", format!("`{}`, line {line}: {error}", path.display()))
-                .hint(r#"a case is {"rows": [{"completion": "4", "answer": "4"}], "config": {}, "expect": [1.0]}"#)
+            Diagnostic::usage("case.malformed", format!("`{}`, line {line}: {error}", path.display())).hint(SHAPE)
         })?;
         if case.name.is_empty() {
             case.name = format!("line {line}");

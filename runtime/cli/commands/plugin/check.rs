@@ -1,15 +1,17 @@
 //! `plumb plugin check`: loads a plugin and reports what is wrong with it.
 
 use clap::Args;
-use plumb_core::PluginKind;
+use plumb_core::PluginError;
 use plumb_host::LoadedPlugin;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::subject::{self, Subject};
+use crate::diagnostic::raise;
 use crate::exit::ExitStatus;
 use crate::output::Output;
 
-/// Load a plugin and report what is wrong with it, and how to mend it. Exits with 1 when something is.
+/// Load a plugin, print which configuration it takes, and report what is wrong with it, and how to mend it. Exits with 1 when
+/// something is.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   plumb plugin check plugins/reward-format --config '{\"json\": {}}'
@@ -42,9 +44,12 @@ pub fn run(args: &CheckArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let config = subject::config(&args.config)?;
     let subject = Subject::find(&args.plugin, output)?;
     let (host, sink) = subject::host(1)?;
-    let (problems, kind) = match subject.load(&host, &config) {
-        Ok(plugin) => (descriptions(&plugin), Some(plugin.id().kind)),
-        Err(error) => (vec![refused(&error)], None),
+    let loaded = subject.load(&host, &config);
+    let problems = loaded.as_ref().map_or_else(|error| vec![refused(error)], descriptions);
+    let schema = match &loaded {
+        Ok(plugin) => &plugin.descriptor().config_schema,
+        Err(plumb_host::Error::Config { schema, .. }) => schema,
+        Err(_) => "",
     };
     for line in sink.take_lines() {
         output.note(format!("log ({:?}): {}", line.level, line.message));
@@ -56,22 +61,38 @@ pub fn run(args: &CheckArgs, output: Output) -> anyhow::Result<ExitStatus> {
             format!("problem: {}\n    fix: {}", problem.message, problem.fix)
         })?;
     }
-    if problems.is_empty() && !output.json {
-        let kind = kind.map_or_else(String::new, |kind: PluginKind| kind.to_string());
-        output.data(format!("`{}` loads as a {kind} plugin; nothing is wrong with it", subject.label()))?;
+    if let Ok(Value::Object(schema)) = serde_json::from_str(schema) {
+        output.data(if output.json {
+            json!({"type": "configuration", "v": 1, "data": schema}).to_string()
+        } else {
+            configuration(&schema)
+        })?;
+    }
+    if let (Ok(plugin), true, false) = (&loaded, problems.is_empty(), output.json) {
+        let needs = plugin.descriptor().needs_columns.join(", ");
+        output.data(format!("columns it needs: {}", if needs.is_empty() { "none" } else { &needs }))?;
+        output.data(format!("`{}` loads as a {} plugin; nothing is wrong with it", subject.label(), plugin.id().kind))?;
     }
     Ok(if problems.is_empty() { ExitStatus::Success } else { ExitStatus::No })
 }
 
+/// The keys of a configuration, each with its part of the JSON schema.
+fn configuration(schema: &Map<String, Value>) -> String {
+    let keys = schema.get("properties").and_then(Value::as_object).filter(|keys| !keys.is_empty());
+    let Some(keys) = keys else { return format!("configuration: {}", Value::Object(schema.clone())) };
+    let lines = keys.iter().map(|(key, part)| format!("  {key:<20} {part}"));
+    ["configuration, by key".to_owned()].into_iter().chain(lines).collect::<Vec<_>>().join("\n")
+}
+
 /// Why the host does not load it.
 fn refused(error: &plumb_host::Error) -> Problem {
+    use plumb_core::PluginFault;
     use plumb_host::Error;
+    let too_small;
     let fix = match error {
-        Error::Config { .. } => {
-            "give a configuration that it accepts: `--config JSON`; its README and its `config-schema` say which"
-        }
+        Error::Config { .. } => "give a configuration that it accepts: `--config JSON`; its keys are below",
         Error::NotAComponent { .. } | Error::NotAPlugin { .. } => {
-            "build it with `plumb plugin build`, from a crate that calls one of the SDK's `export_*!` macros"
+            "build it with `plumb plugin build`, from a folder that `plumb plugin new` made or one like it"
         }
         Error::Malformed { .. } => "build it again, or fetch it again: the file is cut short or damaged",
         Error::WitVersion { .. } => "build it again with the SDK of this host's version",
@@ -81,10 +102,23 @@ fn refused(error: &plumb_host::Error) -> Problem {
         Error::Limit { .. } => "mend `[limits]` in `plugin.toml` and build it again",
         Error::Stateful { .. } => "keep what must last in `kv`, and export it without `state`",
         Error::Schema { .. } => "mend `config_schema` of its descriptor",
-        Error::Start { .. } => "see the log above for a panic's message; run its unit tests natively with `cargo test`",
+        Error::Start { source: PluginError { fault, plugin, .. }, .. } => {
+            let limit = match fault {
+                PluginFault::OutOfFuel { .. } => Some("fuel"),
+                PluginFault::OutOfMemory { .. } => Some("memory_mib"),
+                PluginFault::DeadlineMissed { .. } => Some("deadline_ms"),
+                _ => None,
+            };
+            too_small = limit.map(|limit| raise(limit, &plugin.name));
+            too_small.as_deref().unwrap_or("see the log above for its last words, and run its unit tests")
+        }
         _ => "see the message",
     };
     let mut message = error.to_string();
+    // Some say the fix themselves; it is told once.
+    if let Some(rest) = message.strip_suffix(fix) {
+        message.truncate(rest.trim_end_matches([';', ':', ' ']).len());
+    }
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         message = format!("{message}: {cause}");
@@ -145,9 +179,12 @@ mod tests {
     fn config_errors_point_to_the_option() {
         let error = subject::config("[1]").unwrap_err();
         assert_eq!(error.message, "`--config` must be a JSON object");
-        let problem =
-            refused(&plumb_host::Error::Config { plugin: "p".into(), code: "bad-config".into(), message: "no key".into() });
+        let (plugin, message) = ("p".to_owned(), "no key".to_owned());
+        let problem = refused(&plumb_host::Error::Config { plugin, code: "bad-config".into(), message, schema: String::new() });
         assert_eq!(problem.code, "plugin.config");
         assert!(problem.fix.contains("--config"));
+        let fix = "do without it";
+        let problem = refused(&plumb_host::Error::UnknownImport { plugin: "p".into(), import: "i".into(), meaning: "time", fix });
+        assert_eq!((problem.message.as_str(), problem.fix.as_str()), ("`p` imports `i`, which plugins do not get: time", fix));
     }
 }

@@ -9,7 +9,8 @@ use crate::exit::ExitStatus;
 use crate::output::Output;
 use crate::trust;
 
-/// Print what a plugin is, without running it.
+/// Print what a plugin is, without running it: what its file and its plugin.toml say. What it says itself, the schema of its
+/// configuration and the columns it needs, `plumb plugin check` prints.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   plumb plugin inspect reward-exact-match
@@ -71,8 +72,14 @@ fn text(file: &str, inspection: &Inspection, signature: &Signed) -> String {
         inspection.wit_version,
         if inspection.stateful { ", with state" } else { "" }
     ));
-    if let Some(manifest) = inspection.manifest.as_ref().filter(|manifest| !manifest.needs.columns.is_empty()) {
-        lines.push(format!("columns    {}", manifest.needs.columns.join(", ")));
+    if let Some(needs) = inspection.manifest.as_ref().map(|manifest| &manifest.needs) {
+        if !needs.columns.is_empty() {
+            lines.push(format!("columns    {}", needs.columns.join(", ")));
+        }
+        if !needs.capabilities.is_empty() {
+            let names: Vec<&str> = needs.capabilities.iter().map(|capability| capability.name()).collect();
+            lines.push(format!("asks       {}; a recipe's `grants` say which", names.join(", ")));
+        }
     }
     let EffectiveLimits { fuel, fuel_per_row, memory_mib, deadline_ms, deadline_ms_per_row } = inspection.limits;
     lines.push(format!(

@@ -56,6 +56,10 @@ pub fn export(args: &ExportArgs, output: Output) -> anyhow::Result<ExitStatus> {
 
 /// Reads a layout.
 pub fn import(args: &ImportArgs, output: Output) -> anyhow::Result<ExitStatus> {
+    if args.out.exists() {
+        let error = Diagnostic::usage("file.exists", format!("`{}` is there already", args.out.display()));
+        return Err(error.hint("name a new file, or remove this one").into());
+    }
     let (bytes, signature) = oci::import(&args.oci)?;
     let inspection = plumb_host::inspect(&args.oci.display().to_string(), &bytes)?;
     if let Some(signature) = &signature {

@@ -1,6 +1,6 @@
 //! `plumb run export`: a run's completions and preferences for other programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use plumb_train::archive::Archive;
@@ -8,8 +8,9 @@ use plumb_train::export;
 use serde_json::json;
 
 use super::options::SelectArgs;
+use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
-use crate::output::Sink;
+use crate::output::{Output, Sink, count};
 
 /// Write a run's completions or preference pairs for other programs.
 ///
@@ -59,14 +60,21 @@ pub enum What {
 }
 
 /// Runs the command.
-pub fn run(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
+pub fn run(args: &ExportArgs, output: Output) -> anyhow::Result<ExitStatus> {
+    let ending = args.out.as_deref().and_then(Path::extension).and_then(|ending| ending.to_str()).unwrap_or_default();
+    if ["csv", "tsv", "parquet"].contains(&ending) {
+        let error = Diagnostic::usage("usage", format!("the rows are JSON lines, and the file would be called .{ending}"));
+        return Err(error.hint("name it .jsonl").into());
+    }
     let archive = Archive::open(&args.run)?;
+    let mut rows = 0;
     let (selection, trl) = (args.select.selection(), args.format == Format::Trl);
     let mut sink = Sink::open(args.out.as_deref())?;
     match args.what {
         What::Completions => {
             for step in export::completions(&archive, &selection)? {
                 for row in step?.into_iter().filter(|row| !trl || row.raw.is_some()) {
+                    rows += 1;
                     sink.line(&if trl {
                         json!({ "prompt": row.prompt, "completion": row.completion, "reward": row.raw }).to_string()
                     } else {
@@ -78,6 +86,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
         What::Pairs => {
             for step in export::pairs(&archive, &selection, args.margin)? {
                 for pair in step? {
+                    rows += 1;
                     sink.line(&if trl {
                         json!({ "prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected }).to_string()
                     } else {
@@ -88,5 +97,8 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitStatus> {
         }
     }
     sink.finish()?;
+    if let Some(out) = &args.out {
+        output.note(format!("{} in `{}`", count(rows, "row"), out.display()));
+    }
     Ok(ExitStatus::Success)
 }

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use plumb_core::PluginKind;
 use plumb_core::recipe::PluginUse;
+use plumb_host::Inspection;
 use plumb_train::archive::Selection;
 use serde_json::{Map, Value};
 
@@ -82,12 +82,12 @@ impl ConfigArgs {
     }
 }
 
-/// A plugin's file (a folder is built first) and its kind.
-pub fn component(plugin: &str, output: Output) -> anyhow::Result<(PathBuf, PluginKind)> {
+/// A plugin's file (a folder is built first) and what it is.
+pub fn component(plugin: &str, output: Output) -> anyhow::Result<(PathBuf, Inspection)> {
     let subject = Subject::find(plugin, output)?;
-    let kind = subject.inspect()?.kind;
+    let inspection = subject.inspect()?;
     let file = std::path::absolute(&subject.file).map_err(|e| Diagnostic::io("find", &subject.file, &e))?;
-    Ok((file, kind))
+    Ok((file, inspection))
 }
 
 /// A plugin in a file, for a factory.

@@ -21,12 +21,13 @@ use crate::trust::Trust;
 
 /// Ask another plugin about a run's completions and compare.
 ///
-/// A reward scores them, a shaper shapes the recorded rewards, a filter chooses among the recorded values. Agreement counts pairs of
-/// completions of one prompt that both order alike; the correlation is Spearman's, over all rows; drift is the mean of new minus old.
-/// A group's winner has changed when none of its best completions is still among the best.
+/// A reward scores them, a shaper shapes the recorded rewards, a filter chooses among the recorded values (kept is 1, dropped 0).
+/// "Equal values" is the share of completions with the recorded value; "same order" that of pairs of completions of one prompt that
+/// both order alike, whatever the values; the correlation is Spearman's, over all rows; drift is the mean of new minus old. A group's
+/// winner has changed when none of its best completions is still among the best.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  plumb run rescore runs/quickstart --plugin reward-format
+  plumb run rescore runs/quickstart --plugin reward-math-answer
   plumb run rescore runs/a --plugin ./stricter.wasm --set tolerance=0 --compare exact --steps 50.. --out rescored.parquet")]
 pub struct RescoreArgs {
     /// The run's folder
@@ -72,7 +73,8 @@ pub enum Reads {
 /// Runs the command.
 pub fn run(args: &RescoreArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let archive = Archive::open(&args.run)?;
-    let (file, kind) = options::component(&args.plugin, output)?;
+    let (file, inspection) = options::component(&args.plugin, output)?;
+    let kind = inspection.kind;
     // Random streams are keyed by the name, so a plugin that is to repeat a reward gets the reward's.
     let used = options::plugin_use(&file, args.compare.clone(), args.config.read(serde_json::Map::new())?);
     let log = Arc::new(PluginLog::new(output));
@@ -143,7 +145,8 @@ fn text(asked: &str, rescored: &Rescored, largest: &[&RescoredRow]) -> String {
         format!("  scored {scored}, abstained {abstained}, failed {failed}{codes}"),
         format!("  mean             {} recorded, {} now", number(c.mean_old), number(c.mean_new)),
         format!("  std              {} recorded, {} now", number(c.std_old), number(c.std_new)),
-        format!("  agreement        {}", share(c.agreement)),
+        format!("  equal values     {}", share(c.equal)),
+        format!("  same order       {}", share(c.agreement)),
         format!("  rank correlation {}", number(c.spearman)),
         format!("  drift            {}", number(c.drift)),
         format!("  changed winners  {}", share(c.changed_winners)),

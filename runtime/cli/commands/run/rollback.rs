@@ -12,8 +12,8 @@ use crate::output::Output;
 /// It comes back at the next step, with the state that it had when it was replaced. A second rollback undoes the first.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  plumb run rollback runs/quickstart exact
-  plumb run rollback runs/quickstart exact --no-wait")]
+  plumb run rollback runs/quickstart reward-exact-match
+  plumb run rollback runs/quickstart reward-exact-match --no-wait")]
 pub struct RollbackArgs {
     /// Which run
     #[command(flatten)]

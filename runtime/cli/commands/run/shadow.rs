@@ -10,11 +10,13 @@ use crate::output::Output;
 
 /// Let a second plugin score along in a run under way, without using it.
 ///
-/// From its first step on the run's metrics have agreement, rank correlation and drift of the second plugin against the one in use.
+/// From its first step on the run's metrics have, as `shadow/NAME/...`, how the second plugin compares with the one in use: share of
+/// equal values, agreement in order within groups, rank correlation, drift. Limits and grants are those of the one in use; so is the
+/// configuration where both files are versions of one plugin (their manifests have one name) and `--config` is not given.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  plumb run shadow runs/quickstart --with exact=./stricter.wasm
-  plumb run shadow runs/quickstart --stop exact")]
+  plumb run shadow runs/quickstart --with reward-exact-match=reward-math-answer
+  plumb run shadow runs/quickstart --stop reward-exact-match")]
 pub struct ShadowArgs {
     /// Which run
     #[command(flatten)]

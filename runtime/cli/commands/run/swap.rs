@@ -12,14 +12,15 @@ use crate::output::Output;
 /// Replace a plugin of a run under way, at its next step.
 ///
 /// The run loads the new plugin and tries it on its last batches while it goes on; then it hands over the state and switches between
-/// two steps. It refuses a plugin that cannot be loaded, fails on all rows, or does not take the state. Limits, grants and, without
-/// `--config`, the configuration are those of the plugin that is replaced.
+/// two steps. It refuses a plugin that cannot be loaded, fails on all rows, or does not take the state. Limits and grants are those of
+/// the plugin that is replaced; so is the configuration where the new one is another version of it (their manifests have one name)
+/// and `--config` is not given. Another plugin begins with `{}`. `--set` changes one key of either.
 ///
 /// A run that was stopped does it when it goes on with `--resume`, before its first step.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  plumb run swap runs/quickstart --replace exact=./stricter.wasm
-  plumb run swap runs/quickstart --replace length=shaper-length-penalty --set target=200 --no-wait")]
+  plumb run swap runs/quickstart --replace reward-exact-match=reward-math-answer
+  plumb run swap runs/a --replace shaper-length-penalty=shaper-length-penalty --set max_length=200 --no-wait")]
 pub struct SwapArgs {
     /// Which run
     #[command(flatten)]

@@ -3,7 +3,7 @@
 //! A thread per connection, as all that it does is wait: for bytes, then for the plugin host's workers, on which plugins run.
 
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,15 @@ use super::access::Access;
 use super::protocol::{self, Malformed, Reading, native, nemo_gym, openrlhf, slime};
 use super::scoring::{self, Scored, Scorer};
 use super::wire::{Broken, Connection, Head};
+use crate::diagnostic::printable;
+use crate::output::Output;
 
 /// Connections at one time; more are closed at once.
 const CONNECTIONS: usize = 1024;
 /// Requests that are read and scored at one time; more wait. Bounds memory to this many bodies.
 const REQUESTS: usize = 64;
+/// Requests without a score that the console tells; more are counted.
+const TOLD: u64 = 20;
 /// Stack of a connection's thread. serde_json stops at 128 levels.
 const STACK_BYTES: usize = 512 << 10;
 
@@ -30,6 +34,8 @@ pub struct Server {
     pub body_bytes: usize,
     /// Longest time for a request from its head on.
     pub timeout: Duration,
+    /// Where requests that could not be scored are told.
+    pub output: Output,
 }
 
 /// An answer on its way.
@@ -81,13 +87,16 @@ struct Shared {
     server: Server,
     connections: Count,
     requests: Count,
+    /// Requests that could not be scored.
+    unscored: AtomicU64,
 }
 
 impl Server {
     /// Serves until `stop` is set and somebody connects, then finishes the requests under way.
     pub fn run(self, listener: &TcpListener, stop: &AtomicBool) {
         let timeout = self.timeout;
-        let shared = Arc::new(Shared { server: self, connections: Count::default(), requests: Count::default() });
+        let (connections, requests) = (Count::default(), Count::default());
+        let shared = Arc::new(Shared { server: self, connections, requests, unscored: AtomicU64::new(0) });
         for stream in listener.incoming() {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -104,6 +113,10 @@ impl Server {
             drop(std::thread::Builder::new().name("serve".into()).stack_size(STACK_BYTES).spawn(serve));
         }
         shared.requests.empty(Instant::now() + timeout);
+        let unscored = shared.unscored.load(Ordering::Relaxed);
+        if unscored > TOLD {
+            shared.server.output.warn(format!("{} more requests could not be scored", unscored - TOLD));
+        }
     }
 }
 
@@ -164,7 +177,25 @@ impl Shared {
             Ok(body) => body,
             Err(answer) => return (answer, false),
         };
-        (reply(server, route, &body, until), true)
+        let answer = reply(server, route, &body, until);
+        if answer.status >= 422 {
+            self.tell(head, &answer);
+        }
+        (answer, true)
+    }
+
+    /// Says on the console that a request could not be scored: the client may not show its answer.
+    fn tell(&self, head: &Head, answer: &Answer) {
+        let error = &answer.body["error"];
+        let text = |key: &str| error[key].as_str().unwrap_or_default();
+        let first = error["faults"].get(0).map_or_else(String::new, |fault| {
+            let said = |key: &str| fault[key].as_str().unwrap_or_default();
+            format!("; row {}, `{}`: {}", fault["row"], said("plugin"), said("message"))
+        });
+        if self.unscored.fetch_add(1, Ordering::Relaxed) < TOLD {
+            let line = format!("{} {}: {} ({}){first}", head.path, answer.status, text("message"), text("code"));
+            self.server.output.warn(printable(&line));
+        }
     }
 }
 

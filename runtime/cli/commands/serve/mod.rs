@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
-use crate::output::Output;
+use crate::output::{Output, stderr_line};
 use crate::plugin_log::PluginLog;
 use access::Access;
 use protocol::Reading;
@@ -90,6 +90,7 @@ pub fn run(args: &ServeArgs, output: Output) -> anyhow::Result<ExitStatus> {
         access,
         body_bytes: args.max_body_mib << 20,
         timeout: Duration::from_secs(args.timeout_s),
+        output,
     };
     let listener = TcpListener::bind(args.listen).map_err(|e| {
         Diagnostic::resource("serve.listen", format!("cannot listen on {}", args.listen))
@@ -127,7 +128,7 @@ fn stop_flag(address: SocketAddr) -> Result<Arc<AtomicBool>, Diagnostic> {
 fn tell(server: &http::Server, address: SocketAddr, output: Output) -> anyhow::Result<()> {
     let user = match &server.access {
         Access::Generated(token) => {
-            eprintln!("token {token}");
+            stderr_line(&format!("token {token}"));
             format!("plumb:{token}@")
         }
         Access::Given(_) => "plumb:TOKEN@".to_owned(),

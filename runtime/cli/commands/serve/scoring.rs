@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use plumb_core::feedback::{PluginFault, RowFault};
-use plumb_core::{Outcome, PluginError, PluginKind, RewardFn};
+use plumb_core::{Outcome, PluginError, PluginKind, RewardFn, Rewards};
 use plumb_host::{Host, LoadRequest, Sink};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -137,6 +137,11 @@ impl Scorer {
         let mut pending = Vec::with_capacity(self.plugins.len());
         for plugin in &self.plugins {
             let whole: Vec<_> = all.iter().filter(|row| rows::missing(row, &plugin.needs).is_none()).collect();
+            if whole.is_empty() {
+                // Nothing to ask: no rows, or none that has what this plugin reads.
+                pending.push(None);
+                continue;
+            }
             let ids = whole.iter().map(|row| id(row)).collect();
             let ends = (1..=whole.len() as u32).collect();
             let batch = rows::batch(ids, ends, whole.into_iter(), &Types::default()).map_err(|(column, misfit)| PluginError {
@@ -147,17 +152,22 @@ impl Scorer {
                     message: format!("row {}: {}", misfit.row, misfit.reason(&column)),
                 },
             })?;
-            pending.push(plugin.reward.submit(batch));
+            pending.push(Some(plugin.reward.submit(batch)));
         }
         let mut scored = vec![Scored { value: Some(0.0), answers: Vec::new() }; all.len()];
         for (plugin, pending) in self.plugins.iter().zip(pending) {
-            let rewards = pending.wait();
-            plugin.reward.retract();
-            let rewards = rewards?;
+            let rewards = match pending {
+                None => Rewards::default(),
+                Some(pending) => {
+                    let rewards = pending.wait();
+                    plugin.reward.retract();
+                    rewards?
+                }
+            };
             let mut outcomes = rewards.outcomes.into_iter().enumerate();
             for (row, scored) in all.iter().zip(&mut scored) {
                 let answer = if let Some(column) = rows::missing(row, &plugin.needs) {
-                    let message = format!("the plugin needs `{column}`, the row has no such column");
+                    let message = format!("the plugin needs `{column}`, the row has {}", rows::named(row));
                     Answer { outcome: Outcome::Failed(RowFault { code: "missing-column".into(), message }), parts: Vec::new() }
                 } else {
                     let (i, outcome) = outcomes.next().expect("the host gives an outcome for each row");

@@ -92,7 +92,8 @@ pub enum Answer {
     Done {
         /// First step of the run that it holds for.
         step: u64,
-        /// SHA-256 of the plugin that is in use under that name now. None when the process that did it ended before it could say.
+        /// SHA-256 of the plugin that is in use under that name now, for a shadow that of the shadow. None when the process that did
+        /// it ended before it could say.
         digest: Option<String>,
         /// The new plugin's answers against the old one's on the last batches before; None for a rollback or when there were none.
         comparison: Option<Comparison>,
@@ -128,6 +129,25 @@ impl Refusal {
         self
     }
 
+    /// The same in the words of who asked: `file` in place of the run's copy of it, which came with request `id`.
+    #[must_use]
+    fn of_file(mut self, id: RequestId, file: &str) -> Self {
+        let copy = format!("control/{}", copy_name(id));
+        // A path ends at a blank or a backtick.
+        let word = |c: char| c.is_whitespace() || c == '`';
+        let told = |text: &mut String| {
+            let words = text.split_inclusive(word).map(|part| {
+                let end = part.len() - part.chars().next_back().filter(|c| word(*c)).map_or(0, char::len_utf8);
+                let path = part[..end].trim_end_matches([':', ',', ';']);
+                if path.ends_with(&copy) { [file, &part[path.len()..]].concat() } else { part.to_owned() }
+            });
+            *text = words.collect();
+        };
+        told(&mut self.message);
+        self.causes.iter_mut().chain(&mut self.hint).for_each(told);
+        self
+    }
+
     /// A refusal that says what an error and its causes say.
     pub fn from_error(code: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect();
@@ -143,6 +163,9 @@ struct Envelope {
     /// Whether it waits for a process that trains the run.
     #[serde(default)]
     on_resume: bool,
+    /// The file that the run's copy of the plugin was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
 }
 
 /// Hands a request to the process that trains the run. Where the plugin is a file its bytes are copied, so that the file may
@@ -175,10 +198,12 @@ fn write_request(run_dir: &Path, mut request: Request, on_resume: bool) -> Resul
     let guard = open_lock(&path)?;
     guard.lock().at("lock", &path)?;
     let id = files(&folder)?.into_iter().map(|file| file.id).max().unwrap_or(0) + 1;
+    let mut file = None;
     if let Some(plugin) = request.plugin_mut() {
         let source = PathBuf::from(&plugin.plugin);
         if source.is_file() {
-            let copy = folder.join(format!("{id:06}.wasm"));
+            file = Some(plugin.plugin.clone());
+            let copy = folder.join(copy_name(id));
             for (from, to) in [(signature(&source), signature(&copy)), (source.clone(), copy.clone())] {
                 if from.is_file() {
                     write_whole(&to, &fs::read(&from).at("read", &from)?)?;
@@ -188,7 +213,10 @@ fn write_request(run_dir: &Path, mut request: Request, on_resume: bool) -> Resul
         }
     }
     let path = folder.join(format!("{id:06}-{}.json", request.kind()));
-    write_whole(&path, &serde_json::to_vec_pretty(&Envelope { request, on_resume }).expect("requests have string keys only"))?;
+    write_whole(
+        &path,
+        &serde_json::to_vec_pretty(&Envelope { request, on_resume, file }).expect("requests have string keys only"),
+    )?;
     Ok(id)
 }
 
@@ -197,18 +225,14 @@ fn write_request(run_dir: &Path, mut request: Request, on_resume: bool) -> Resul
 /// # Errors
 /// [`Error::NotTraining`] when there is no answer, and no process left that could give one.
 pub fn wait(run_dir: &Path, id: RequestId, timeout: Duration) -> Result<Option<Answer>> {
-    let (start, path) = (Instant::now(), answer_path(&folder(run_dir), id));
+    let (start, folder) = (Instant::now(), folder(run_dir));
     loop {
         // Asked before looking for the answer: the trainer may answer and end in between.
         let trained = require_trainer(run_dir);
-        match fs::read(&path) {
-            Ok(bytes) => {
-                let malformed = |e: serde_json::Error| Error::Malformed { path: path.clone(), reason: e.to_string() };
-                return serde_json::from_slice(&bytes).map(Some).map_err(malformed);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => trained?,
-            Err(error) => return Err(error).at("read", &path),
+        if answer_path(&folder, id).exists() {
+            return read_answer(&folder, id).map(Some);
         }
+        trained?;
         if start.elapsed() >= timeout {
             return Ok(None);
         }
@@ -219,6 +243,37 @@ pub fn wait(run_dir: &Path, id: RequestId, timeout: Duration) -> Result<Option<A
 /// Requests without an answer, in their order. Files that hold none are left out: the trainer refuses them.
 pub fn pending(run_dir: &Path) -> Result<Vec<(RequestId, Request)>> {
     Ok(unanswered(run_dir)?.into_iter().filter_map(|(id, envelope)| Some((id, envelope.ok()?.request))).collect())
+}
+
+/// Requests that were refused, in their order.
+///
+/// # Errors
+/// [`Error::Malformed`] when an answer cannot be read.
+pub fn refused(run_dir: &Path) -> Result<Vec<(RequestId, Refusal)>> {
+    let folder = folder(run_dir);
+    let files = if folder.exists() { files(&folder)? } else { Vec::new() };
+    let mut refused = Vec::new();
+    for file in files.iter().filter(|file| file.what == What::Answer) {
+        if let Answer::Refused(refusal) = read_answer(&folder, file.id)? {
+            refused.push((file.id, refusal));
+        }
+    }
+    Ok(refused)
+}
+
+/// A request's answer, in the words of who asked.
+fn read_answer(folder: &Path, id: RequestId) -> Result<Answer> {
+    let path = answer_path(folder, id);
+    let bytes = fs::read(&path).at("read", &path)?;
+    let malformed = |e: serde_json::Error| Error::Malformed { path: path.clone(), reason: e.to_string() };
+    let answer = serde_json::from_slice(&bytes).map_err(malformed)?;
+    let Answer::Refused(refusal) = answer else { return Ok(answer) };
+    let request = files(folder)?.into_iter().find(|file| file.id == id && file.what == What::Request);
+    let envelope = request.and_then(|request| serde_json::from_slice::<Envelope>(&fs::read(request.path).ok()?).ok());
+    Ok(Answer::Refused(match envelope.and_then(|envelope| envelope.file) {
+        Some(file) => refusal.of_file(id, &file),
+        None => refusal,
+    }))
 }
 
 /// Requests without an answer; those that are none with the reason.
@@ -340,7 +395,7 @@ impl Inbox {
     pub fn answer(&self, id: RequestId, answer: &Answer) -> Result<()> {
         let text = serde_json::to_vec_pretty(answer).expect("answers have string keys only");
         write_whole(&answer_path(&self.folder, id), &text)?;
-        let copy = self.folder.join(format!("{id:06}.wasm"));
+        let copy = self.folder.join(copy_name(id));
         for copy in [signature(&copy), copy].iter().filter(|copy| copy.exists()) {
             fs::remove_file(copy).at("remove", copy)?;
         }
@@ -386,6 +441,11 @@ fn folder(run_dir: &Path) -> PathBuf {
     run_dir.join("control")
 }
 
+/// Name of the copy of the plugin that a request brings.
+fn copy_name(id: RequestId) -> String {
+    format!("{id:06}.wasm")
+}
+
 fn answer_path(folder: &Path, id: RequestId) -> PathBuf {
     folder.join(format!("{id:06}.answer.json"))
 }
@@ -424,10 +484,18 @@ mod tests {
         assert_eq!(fs::read(&plugin.plugin).unwrap(), b"bytes");
         assert_eq!(inbox.take().unwrap(), []);
         assert_eq!(wait(run.path(), 1, Duration::ZERO).unwrap(), None);
-        let refused = Answer::Refused(Refusal::new("load", "no"));
-        inbox.answer(1, &refused).unwrap();
-        assert_eq!(wait(run.path(), 1, Duration::ZERO).unwrap(), Some(refused));
+        let answer = Answer::Refused(Refusal::new("load", "no"));
+        inbox.answer(1, &answer).unwrap();
+        assert_eq!(wait(run.path(), 1, Duration::ZERO).unwrap(), Some(answer));
         assert!(!Path::new(&plugin.plugin).exists());
+        // It is told in the words of who asked, who never saw the copy.
+        let copy = format!("cannot read `{}`", plugin.plugin);
+        let hint = format!("sign it: plumb plugin sign {}: then ask again", plugin.plugin);
+        inbox.answer(1, &Answer::Refused(Refusal::new("load", copy).hint(hint))).unwrap();
+        let told = refused(run.path()).unwrap().remove(0).1;
+        let file = file.display();
+        assert_eq!(told.message, format!("cannot read `{file}`"));
+        assert_eq!(told.hint.unwrap(), format!("sign it: plumb plugin sign {file}: then ask again"));
         assert_eq!(pending(run.path()).unwrap().len(), 1);
         assert_eq!(submit(run.path(), Request::Unshadow { name: "exact".into() }).unwrap(), 3);
     }

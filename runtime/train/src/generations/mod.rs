@@ -78,6 +78,8 @@ pub struct Generations<'a> {
     /// Steps in a row that plugins failed in.
     pub breaker: Breaker,
     stage: String,
+    /// Steps of the run before the stage's first.
+    before: u64,
     slots: BTreeMap<String, Slot>,
     shadows: BTreeMap<String, Shadow>,
     scheduled: VecDeque<Scheduled>,
@@ -112,6 +114,7 @@ impl<'a> Generations<'a> {
             poison: PoisonCases::new(run_dir),
             breaker: Breaker::default(),
             stage: String::new(),
+            before: 0,
             slots: BTreeMap::new(),
             shadows: BTreeMap::new(),
             scheduled: VecDeque::new(),
@@ -132,6 +135,7 @@ impl<'a> Generations<'a> {
         state: impl Fn(&str) -> Result<Option<Vec<u8>>>,
     ) -> Result<()> {
         self.stage.clone_from(&stage.name);
+        self.before = before;
         (self.shadows, self.recorded) = (BTreeMap::new(), Recorded::default());
         let lines =
             self.history.lines().iter().filter(|line| line.stage == stage.name && line.step > before && line.step <= done);
@@ -297,11 +301,11 @@ impl<'a> Generations<'a> {
             let answer = match done {
                 Ok(change) => {
                     changes.push(change);
-                    Answer::Done {
-                        step,
-                        digest: self.slots.get(&name).map(|slot| slot.current.source.digest.clone()),
-                        comparison,
-                    }
+                    let digest = match changes.last() {
+                        Some(Change::Shadow { plugin, .. }) => Some(plugin.digest.clone()),
+                        _ => self.slots.get(&name).map(|slot| slot.current.source.digest.clone()),
+                    };
+                    Answer::Done { step, digest, comparison }
                 }
                 Err(refusal) => Answer::Refused(refusal),
             };
@@ -485,7 +489,12 @@ impl<'a> Generations<'a> {
             ChangeCause::Schedule => "the recipe's schedule",
             ChangeCause::Circuit => "its open circuit",
         };
-        self.messages.push(format!("from step {step} on, by {why}: {id}"));
+        let stage_step = step - self.before;
+        self.messages.push(if self.before == 0 {
+            format!("from step {step} on, by {why}: {id}")
+        } else {
+            format!("from step {step} on (step {stage_step} of stage `{stage}`), by {why}: {id}")
+        });
         let plugin = PluginGeneration::new(&id, &source.used);
         self.records.push(Record::Change(ChangeRecord { stage, step, replaced, plugin, before, cause }));
     }

@@ -1,7 +1,8 @@
 //! Shadows: a second plugin of the same kind that is asked about every batch of the one in use, and used for nothing.
 //!
 //! Metrics, each step, as in [`crate::compare`] with the plugin in use as the old and the shadow as the new:
-//! - `shadow/<name>/agreement`: share of pairs of rows of one group that both order alike
+//! - `shadow/<name>/equal`: share of rows that both give the same value
+//! - `shadow/<name>/agreement`: agreement in order, the share of pairs of rows of one group that both order alike
 //! - `shadow/<name>/spearman`: rank correlation over the rows that both have a value for
 //! - `shadow/<name>/mean_drift`: mean of the shadow's value minus that of the plugin in use
 //! - `shadow/<name>/std_ratio`: the shadow's sample deviation over that of the plugin in use
@@ -73,6 +74,7 @@ pub fn collect(run_dir: &Path, asked: Vec<Asked>) -> Result<Said> {
         let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(_))).count();
         let std_ratio = found.std_new.zip(found.std_old).filter(|(_, old)| *old > 0.0).map(|(new, old)| new / old);
         let numbers = [
+            ("equal", found.equal),
             ("agreement", found.agreement),
             ("spearman", found.spearman),
             ("mean_drift", found.drift),

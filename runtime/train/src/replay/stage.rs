@@ -15,6 +15,7 @@ use crate::pipeline::record::{reasons, record, table};
 use crate::pipeline::rows::batch;
 use crate::pipeline::{Scoring, assess, drop_unwanted, spans};
 use crate::plugins::{AnyPlugin, PluginFactory, StagePlugins};
+use crate::run::ledger::hash;
 use crate::run::{ChangeCause, ChangeRecord, PluginGeneration, StepRecord};
 
 /// A run while it is replayed.
@@ -74,6 +75,12 @@ impl<'a> Replay<'a> {
         let kept = kept::path(&self.archive.run_dir, &generation.id.digest);
         if !kept.exists() {
             return Ok(generation.plugin_use(otherwise));
+        }
+        // Its digest first: what is wrong inside a file that is another one is nobody's concern.
+        let bytes = std::fs::read(&kept).map_err(|source| Error::Io { action: "read", path: kept.clone(), source })?;
+        let found = hash(&bytes);
+        if found != generation.id.digest {
+            return Err(Error::MissingGeneration { plugin: generation.id.clone(), found: Some(found) });
         }
         let absolute = std::path::absolute(&kept).map_err(|source| Error::Io { action: "find", path: kept, source })?;
         Ok(generation.plugin_use(&absolute.to_string_lossy()))

@@ -41,7 +41,7 @@ pub enum Error {
     RecipeChanged {
         /// Which folder.
         path: PathBuf,
-        /// First key that differs, as `stages.0.optimizer.learning_rate`.
+        /// First key that differs, as `stages.grpo.optimizer.learning_rate`.
         key: String,
     },
     /// A run was to be continued with a plugin or data file that has changed.

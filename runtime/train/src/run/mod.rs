@@ -351,7 +351,10 @@ fn first_difference(a: &toml::Value, b: &toml::Value) -> Option<String> {
         }
         (toml::Value::Array(a), toml::Value::Array(b)) if a.len() == b.len() => {
             let mut pairs = a.iter().zip(b).enumerate();
-            pairs.find_map(|(i, (x, y))| first_difference(x, y).map(|rest| join(&i.to_string(), rest)))
+            // By name where both have it, as on the command line.
+            let name = |x: &toml::Value| x.get("name").and_then(toml::Value::as_str).map(ToOwned::to_owned);
+            let place = |i: usize, x, y| name(x).filter(|_| name(x) == name(y)).unwrap_or_else(|| i.to_string());
+            pairs.find_map(|(i, (x, y))| first_difference(x, y).map(|rest| join(&place(i, x, y), rest)))
         }
         (a, b) => (a != b).then(String::new),
     }
@@ -453,7 +456,10 @@ mod tests {
         let again = RunDir::create(&path, &recipe(1e-3), folder.path(), &Inputs::default()).unwrap_err();
         assert!(matches!(again, Error::NotEmpty { resumable: true, .. }), "{again:?}");
         let changed = RunDir::resume(&path, &recipe(2e-3), &Inputs::default(), &mut |_| ()).unwrap_err();
-        assert!(matches!(&changed, Error::RecipeChanged { key, .. } if key == "stages.0.optimizer.learning_rate"), "{changed:?}");
+        assert!(
+            matches!(&changed, Error::RecipeChanged { key, .. } if key == "stages.rl.optimizer.learning_rate"),
+            "{changed:?}"
+        );
         let none = RunDir::resume(folder.path(), &recipe(1e-3), &Inputs::default(), &mut |_| ()).unwrap_err();
         assert!(matches!(none, Error::NotARun { .. }), "{none:?}");
         fs::write(folder.path().join("other"), "x").unwrap();

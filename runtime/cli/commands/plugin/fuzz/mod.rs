@@ -16,7 +16,7 @@ use super::cases::{self, Case};
 use super::subject::{self, Subject};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::exit::ExitStatus;
-use crate::output::Output;
+use crate::output::{Output, count};
 use attacks::{ATTACKS, Attack, Target};
 
 /// Attack a reward with completions that only look right, and report which it accepts.
@@ -127,9 +127,9 @@ pub fn run(args: &FuzzArgs, output: Output) -> anyhow::Result<ExitStatus> {
     if !output.json {
         let accepted = reports.iter().filter(|report| report.accepted > 0 && !report.allowed).count();
         output.data(format!(
-            "{} right answers attacked; {accepted} of {} attacks were accepted",
-            targets.len(),
-            ATTACKS.len()
+            "{} attacked; {accepted} of {} attacks were accepted",
+            count(targets.len(), "right answer"),
+            reports.iter().filter(|report| report.texts > 0).count()
         ))?;
     }
     Ok(if suspicious { ExitStatus::No } else { ExitStatus::Success })
@@ -230,12 +230,14 @@ fn is_of_the_host(code: &str) -> bool {
 
 fn text(report: &Report) -> String {
     let Report { attack, what, texts, accepted, allowed, faults, fuel_most, fuel_share, examples } = report;
-    let verdict = match (accepted, allowed) {
-        (0, _) => "refused ",
-        (_, true) => "allowed ",
-        (_, false) => "ACCEPTED",
+    let verdict = match (texts, accepted, allowed) {
+        // It needs what these answers do not have, such as a prompt.
+        (0, ..) => "not tried",
+        (_, 0, _) => "refused",
+        (_, _, true) => "allowed",
+        (_, _, false) => "ACCEPTED",
     };
-    let mut lines = vec![format!("{verdict}  {attack:<16} {accepted:>3} of {texts:<3}  {what}")];
+    let mut lines = vec![format!("{verdict:<9} {attack:<16} {accepted:>3} of {texts:<3}  {what}")];
     for Example { case, answer, text, value, right } in examples.iter().filter(|_| !allowed) {
         lines.push(format!("    {value} (the right answer gets {right})  {}", shown(text)));
         lines.push(format!("      case `{case}`, answer {}", shown(answer)));
