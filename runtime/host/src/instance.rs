@@ -416,7 +416,7 @@ mod tests {
             "_ZN3std9panicking20rust_panic_with_hook17h0123456789abcdefE",
             "rust_begin_unwind",
             "_ZN4core6option13unwrap_failed17h0123456789abcdefE",
-            "_ZN6brevity7Brevity9score_row17h0123456789abcdefE",
+            "_ZN7brevity7Brevity9score_row17h0123456789abcdefE",
             "score",
         ];
         assert_eq!(readable(panic.into_iter()), ["brevity::Brevity::score_row", "score"]);
