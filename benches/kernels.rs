@@ -1,4 +1,4 @@
-//! The training kernels at the shapes of SmolLM2-135M: d = 576, f = 1536, 9 query heads on 3 key heads of 64, v = 49,152.
+//! The kernels of training and rollouts at the shapes of SmolLM2-135M: d = 576, f = 1536, 9 query heads on 3 key heads of 64, v = 49,152.
 //!
 //! `cargo bench --bench kernels`; `-- matmul` for one group. Throughput is in FLOP (criterion says "elem") for products and in bytes for
 //! what memory bounds, so that a figure can be held against the machine's peak. Set `RAYON_NUM_THREADS` to choose the threads.
@@ -12,6 +12,8 @@ use plumb_kernels::cpu::attention::{AttentionSaved, Heads, Span, attention, atte
 use plumb_kernels::cpu::global_norm::global_norm;
 use plumb_kernels::cpu::logprob::{Head, LogprobGrads, logprob, logprob_backward};
 use plumb_kernels::cpu::matmul::{Matrix, MatrixMut, Store, matmul};
+use plumb_kernels::cpu::packed_matmul::{PackedMatrix, WeightFormat};
+use rayon::prelude::*;
 
 const TOKENS: usize = 1536;
 
@@ -47,6 +49,47 @@ fn bench_matmul(criterion: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// Rollouts' products: all matrices of a shape, as one token's pass reads them, beside a plain read of as many bytes.
+fn bench_packed_matmul(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("packed_matmul");
+    group.sample_size(10);
+    for (n, k, layers) in [(49_152, 576, 1), (3072, 576, 30), (576, 1536, 30)] {
+        let w = noise(n * k);
+        for format in [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8] {
+            let packed = || {
+                let mut matrix = PackedMatrix::zeros(n, k, format);
+                matrix.pack(&[&w]);
+                matrix
+            };
+            let matrices: Vec<PackedMatrix> = (0..layers).map(|_| packed()).collect();
+            let bytes: usize = matrices.iter().map(PackedMatrix::bytes).sum();
+            group.throughput(Throughput::Bytes(bytes as u64));
+            for m in [1, 8, 16, 32] {
+                let (x, mut y) = (noise(m * k), vec![0.0; m * n]);
+                group.bench_function(format!("{format:?}/n{n}_k{k}_m{m}").to_lowercase(), |bencher| {
+                    bencher.iter(|| matrices.iter().for_each(|matrix| matrix.multiply(&x, &mut y)));
+                });
+            }
+            let plain = vec![1.0_f32; bytes / 4];
+            group.bench_function(format!("read/{format:?}_n{n}_k{k}").to_lowercase(), |bencher| {
+                bencher.iter(|| black_box(&plain).par_chunks(1 << 16).map(largest).reduce(|| 0.0, f32::max));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// The largest number, in lanes that any vector width can take.
+fn largest(numbers: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; 64];
+    for chunk in numbers.as_chunks::<64>().0 {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    lanes.into_iter().fold(0.0, f32::max)
 }
 
 fn bench_attention(criterion: &mut Criterion) {
@@ -112,5 +155,5 @@ fn bench_optimizer(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench_matmul, bench_attention, bench_logprob, bench_optimizer);
+criterion_group!(benches, bench_matmul, bench_packed_matmul, bench_attention, bench_logprob, bench_optimizer);
 criterion_main!(benches);

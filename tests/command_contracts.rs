@@ -107,6 +107,23 @@ fn rollout_repeats_by_seed_whatever_the_batch_and_reports_its_speed() {
 }
 
 #[test]
+fn rollout_with_narrow_weights_repeats_and_has_logprobs_of_its_own() {
+    let folder = Folder::new();
+    let (model, input) = (folder.model(), folder.file("in.jsonl", "{\"prompt\": \"1+2=\"}\n"));
+    let run = |weights: &str, batch: &str| {
+        let args =
+            ["rollout", "--model", &model, "--input", &input, "--num-generations", "4", "--max-completion-length", "5", "--raw"];
+        folder.plumb(&[&args[..], &["--weights", weights, "--max-batch", batch]].concat()).ok().stdout
+    };
+    let outputs = ["f32", "bf16", "int8"].map(|weights| {
+        let output = run(weights, "64");
+        assert_eq!(output, run(weights, "2"), "{weights}");
+        output
+    });
+    assert!(outputs[0] != outputs[1] && outputs[1] != outputs[2] && outputs[0] != outputs[2]);
+}
+
+#[test]
 fn rollout_without_a_template_asks_for_raw() {
     let folder = Folder::new();
     let (model, input) = (folder.model(), folder.file("in.jsonl", "{\"prompt\": \"1\"}\n"));

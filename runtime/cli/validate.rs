@@ -153,6 +153,8 @@ fn grpo(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
     require(loss.num_iterations > 0, &key("grpo.num_iterations"), "must be at least 1")?;
     require((0.0..1.0).contains(&loss.epsilon), &key("grpo.epsilon"), "must be at least 0 and below 1")?;
     require(loss.epsilon_high.is_none_or(non_negative), &key("grpo.epsilon_high"), "must be a finite number, 0 or more")?;
+    let cap = loss.importance_sampling_clip_max;
+    require(cap > 0.0 && cap.is_finite(), &key("grpo.importance_sampling_clip_max"), "must be a finite number above 0")?;
     let mut names = BTreeSet::new();
     for reward in &stage.rewards {
         let name = reward.plugin.name.as_ref().unwrap_or(&reward.plugin.plugin);
@@ -298,6 +300,7 @@ mod tests {
             ("stages.rl.optimizer.learning_rate=nan", "stages.rl.optimizer.learning_rate"),
             ("stages.sft.rewards=[{ plugin = \"a\" }]", "stages.sft.rewards"),
             ("stages.rl.eval={ reward = { plugin = \"a\" } }", "stages.rl.eval.files"),
+            ("stages.rl.grpo.importance_sampling_clip_max=0", "stages.rl.grpo.importance_sampling_clip_max"),
             ("stages.rl.rewards.a.grants={ models = [\"grader\"] }", "stages.rl.rewards.a.grants.models"),
             ("stages.rl.judges=[{ plugin = \"j\", grants = { tools = [\"t\"] } }]", "stages.rl.judges.j.grants.tools"),
         ] {

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
-use plumb_model::rollout::RolloutEngine;
+use plumb_model::rollout::{RolloutEngine, RolloutOptions, WeightFormat};
 use plumb_model::{Message, Tokenizer};
 use serde_json::{Value, json};
 
@@ -59,6 +59,9 @@ pub struct RolloutArgs {
     /// Most sequences decoded at once
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub max_batch: usize,
+    /// How the packed weights are stored; completions and log-probabilities are those of the policy rounded so
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub weights: Weights,
     /// Use the prompt as it is, without the model's chat template; a begin-of-text token is added where the model expects one
     #[arg(long)]
     pub raw: bool,
@@ -68,6 +71,28 @@ pub struct RolloutArgs {
     /// Where to write speed and memory, as JSON
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
+}
+
+/// Formats of packed weights.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Weights {
+    /// float32
+    #[default]
+    F32,
+    /// bfloat16: half the memory
+    Bf16,
+    /// 8 bits and a scale per output channel: a quarter of the memory
+    Int8,
+}
+
+impl From<Weights> for WeightFormat {
+    fn from(weights: Weights) -> Self {
+        match weights {
+            Weights::F32 => WeightFormat::F32,
+            Weights::Bf16 => WeightFormat::Bf16,
+            Weights::Int8 => WeightFormat::Int8,
+        }
+    }
 }
 
 /// Runs the command.
@@ -97,7 +122,8 @@ pub fn run(args: &RolloutArgs, output: Output) -> anyhow::Result<ExitStatus> {
         max_completion_length: args.max_completion_length,
         stop: args.stop.clone(),
     };
-    let mut engine = RolloutEngine::new(&model.params, args.max_batch)?;
+    let options = RolloutOptions { max_batch: args.max_batch, weights: args.weights.into() };
+    let mut engine = RolloutEngine::new(&model.params, options)?;
     let bar = output.bar(prompts.len() as u64, "prompts");
     let mut groups: Vec<Option<Group>> = vec![None; prompts.len()];
     let stream = |prompt: u64, completion: u64| Stream::new(args.seed, "rollout", &[prompt, completion]);

@@ -365,6 +365,9 @@ pub struct Rollout {
     pub stop: Vec<String>,
     /// Most sequences decoded at once. Results do not depend on it.
     pub max_batch: usize,
+    /// How the weights that sample are stored. With `bf16` or `int8` decoding reads a half or a quarter of the memory, completions come from a
+    /// policy that is rounded so, and the loss corrects for it: see `grpo.importance_sampling_clip_max`. Evaluations stay in `f32`.
+    pub weights: RolloutWeights,
     /// Times in a step that groups which a filter wants to `regenerate` are replaced by groups of further prompts (dynamic sampling,
     /// Yu et al. 2025). Groups that are unwanted after the last time leave the step; the run goes on with what there is.
     pub max_refills: u32,
@@ -383,9 +386,23 @@ impl Default for Rollout {
             min_p: 0.0,
             stop: Vec::new(),
             max_batch: 64,
+            weights: RolloutWeights::F32,
             max_refills: 0,
         }
     }
+}
+
+/// How the weights that sample are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RolloutWeights {
+    /// float32: those that are trained.
+    #[default]
+    F32,
+    /// bfloat16, rounded to nearest even.
+    Bf16,
+    /// Integers of 8 bits with one scale per output channel: max |w| / 127.
+    Int8,
 }
 
 /// Group-relative policy optimization (Shao et al. 2024) and its variants.
@@ -410,6 +427,9 @@ pub struct Grpo {
     pub scale_rewards: ScaleRewards,
     /// Whether completions cut by the token limit are left out of the loss.
     pub mask_truncated_completions: bool,
+    /// Where `rollout.weights` is not `f32`: most that a token's loss is multiplied by to make up for having been sampled by another policy
+    /// than is trained, exp(policy's log-probability - sampler's) (truncated importance sampling, Yao et al. 2025).
+    pub importance_sampling_clip_max: f64,
 }
 
 impl Default for Grpo {
@@ -424,6 +444,7 @@ impl Default for Grpo {
             epsilon_high: None,
             scale_rewards: ScaleRewards::Group,
             mask_truncated_completions: false,
+            importance_sampling_clip_max: 2.0,
         }
     }
 }

@@ -94,7 +94,8 @@ pub fn evaluate(
         answers[place] = Some(if reward.asks_models() { Err(batch) } else { Ok(reward.submit(batch)) });
     };
     let stream = |prompt, completion| Stream::new(seed, "eval", &[prompt, completion]);
-    models.policy.generate(&prompts, 1, &sampling, stage.rollout.max_batch, &stream, &mut on_group)?;
+    // In float32, whatever rollouts are in: what is evaluated is the policy that the run will save.
+    models.policy.generate(&prompts, 1, &sampling, stage.rollout.max_batch.into(), &stream, &mut on_group)?;
     let wait = || {
         let submitted: Vec<_> =
             answers.into_iter().flatten().map(|answer| answer.unwrap_or_else(|batch| reward.submit(batch))).collect();

@@ -24,13 +24,15 @@ pub struct LossRow {
     pub old_logprobs: Vec<f32>,
     /// One per token; empty without a reference.
     pub ref_logprobs: Vec<f32>,
+    /// The sampler's, one per token; empty where it had the policy's own weights.
+    pub rollout_logprobs: Vec<f32>,
 }
 
 impl LossRow {
     /// A row without policy terms.
     pub fn new(prompt: Arc<[u32]>, completion: Vec<u32>, token_weight: f64) -> Self {
-        let (advantages, old_logprobs, ref_logprobs) = Default::default();
-        LossRow { prompt, completion, token_weight, advantages, old_logprobs, ref_logprobs }
+        let (advantages, old_logprobs, ref_logprobs, rollout_logprobs) = Default::default();
+        LossRow { prompt, completion, token_weight, advantages, old_logprobs, ref_logprobs, rollout_logprobs }
     }
 }
 

@@ -7,7 +7,7 @@ use plumb_model::engine::candle::CandleEngine;
 use plumb_model::engine::native::NativeEngine;
 use plumb_model::engine::{Engine, LeafGrads, Leaves, Packed};
 use plumb_model::params::Params;
-use plumb_model::rollout::{RolloutEngine, RolloutStats};
+use plumb_model::rollout::{RolloutEngine, RolloutOptions, RolloutStats};
 use plumb_model::{LoadedModel, Tokenizer};
 
 use crate::error::Result;
@@ -26,8 +26,8 @@ pub struct Policy {
     engine: Box<dyn Engine>,
     /// Counts changes of the weights.
     generation: u64,
-    /// The sampling engine and its batch size; made when first needed.
-    sampler: Option<(usize, RolloutEngine)>,
+    /// The sampling engine and its options; made when first needed.
+    sampler: Option<(RolloutOptions, RolloutEngine)>,
     sampler_is_stale: bool,
 }
 
@@ -61,21 +61,21 @@ impl Policy {
         self.generation
     }
 
-    /// Samples `num_generations` completions of each prompt, at most `max_batch` sequences at once; groups are handed over as
-    /// they finish, with the index of their prompt.
+    /// Samples `num_generations` completions of each prompt; groups are handed over as they finish, with the index of their
+    /// prompt. Options other than the last call's pack the weights again.
     pub fn generate(
         &mut self,
         prompts: &[Prompt],
         num_generations: usize,
         sampling: &SamplingParams,
-        max_batch: usize,
+        options: RolloutOptions,
         stream: &dyn Fn(u64, u64) -> Stream,
         on_group: &mut dyn FnMut(usize, Group),
     ) -> Result<RolloutStats> {
-        if self.sampler.as_ref().is_none_or(|(size, _)| *size != max_batch) {
+        if self.sampler.as_ref().is_none_or(|(made_for, _)| *made_for != options) {
             // The old one goes first: each holds a packed copy of the weights.
             self.sampler = None;
-            self.sampler = Some((max_batch, RolloutEngine::new(&self.params, max_batch)?));
+            self.sampler = Some((options, RolloutEngine::new(&self.params, options)?));
             self.sampler_is_stale = false;
         }
         let (_, sampler) = self.sampler.as_mut().expect("the sampler was just made");

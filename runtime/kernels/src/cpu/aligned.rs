@@ -1,38 +1,38 @@
-//! Float buffers that start on a cache line.
+//! Buffers of numbers that start on a cache line.
 
 use std::ops::{Deref, DerefMut};
 
 const LINE_BYTES: usize = 64;
 
-/// `[len]` floats, 0 at first, starting on a cache line, so that no 64-byte vector load straddles two lines.
+/// `[len]` numbers, 0 at first, starting on a cache line, so that no 64-byte vector load straddles two lines.
 ///
 /// The memory comes zeroed from the system: what is never written costs address space only.
 #[derive(Debug)]
-pub struct AlignedBuffer {
-    storage: Vec<f32>,
+pub struct AlignedBuffer<T = f32> {
+    storage: Vec<T>,
     start: usize,
     len: usize,
 }
 
-impl AlignedBuffer {
+impl<T: Copy + Default> AlignedBuffer<T> {
     /// A buffer of zeros.
     pub fn zeros(len: usize) -> Self {
-        let storage = vec![0.0_f32; len + LINE_BYTES / size_of::<f32>() - 1];
+        let storage = vec![T::default(); len + LINE_BYTES / size_of::<T>() - 1];
         let start = storage.as_ptr().align_offset(LINE_BYTES);
         AlignedBuffer { storage, start, len }
     }
 }
 
-impl Deref for AlignedBuffer {
-    type Target = [f32];
+impl<T> Deref for AlignedBuffer<T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[T] {
         &self.storage[self.start..self.start + self.len]
     }
 }
 
-impl DerefMut for AlignedBuffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T> DerefMut for AlignedBuffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         &mut self.storage[self.start..self.start + self.len]
     }
 }
@@ -41,13 +41,19 @@ impl DerefMut for AlignedBuffer {
 mod tests {
     use super::*;
 
-    #[test]
-    fn buffers_of_any_length_start_on_a_cache_line() {
+    fn starts_on_a_line<T: Copy + Default + PartialEq>() {
         for len in [0, 1, 15, 16, 17, 1000] {
-            let buffer = AlignedBuffer::zeros(len);
+            let buffer = AlignedBuffer::<T>::zeros(len);
             assert_eq!(buffer.len(), len);
             assert_eq!(buffer.as_ptr() as usize % LINE_BYTES, 0);
-            assert!(buffer.iter().all(|&x| x == 0.0));
+            assert!(buffer.iter().all(|&x| x == T::default()));
         }
+    }
+
+    #[test]
+    fn buffers_of_any_length_and_type_start_on_a_cache_line() {
+        starts_on_a_line::<f32>();
+        starts_on_a_line::<u16>();
+        starts_on_a_line::<i8>();
     }
 }

@@ -6,7 +6,7 @@
 use plumb_kernels::cpu::decode_attention::{KvSpan, decode_attention};
 use plumb_kernels::cpu::decode_rows::{rms_norm, rotate, swiglu};
 use plumb_kernels::cpu::isa::Isa;
-use plumb_kernels::cpu::packed_matmul::PackedMatrix;
+use plumb_kernels::cpu::packed_matmul::{PackedMatrix, WeightFormat};
 use rayon::prelude::*;
 
 use super::kv_cache::KvPool;
@@ -80,27 +80,27 @@ struct Scratch {
 }
 
 impl Decoder {
-    /// Packs a model's weights.
-    pub fn new(params: &Params) -> Self {
+    /// Packs a model's weights in that format. Norms, biases and an embedding that is not tied stay float32: a token reads little of them.
+    pub fn new(params: &Params, format: WeightFormat) -> Self {
         let config = params.config.clone();
         let (d, f, q, kv) = (config.hidden_size, config.intermediate_size, config.query_size(), config.key_value_size());
         let block = || Block {
             input_norm: Vec::new(),
-            qkv: PackedMatrix::zeros(q + 2 * kv, d),
+            qkv: PackedMatrix::zeros(q + 2 * kv, d, format),
             qkv_bias: None,
             head_norms: None,
-            output: PackedMatrix::zeros(d, q),
+            output: PackedMatrix::zeros(d, q, format),
             output_bias: None,
             feed_norm: Vec::new(),
-            gate_up: PackedMatrix::zeros(2 * f, d),
-            down: PackedMatrix::zeros(d, f),
+            gate_up: PackedMatrix::zeros(2 * f, d, format),
+            down: PackedMatrix::zeros(d, f, format),
         };
         let mut decoder = Decoder {
             isa: Isa::detect(),
             embedding: None,
             blocks: (0..config.num_hidden_layers).map(|_| block()).collect(),
             final_norm: Vec::new(),
-            output_matrix: PackedMatrix::zeros(config.vocab_size, d),
+            output_matrix: PackedMatrix::zeros(config.vocab_size, d, format),
             frequencies: config.rope_frequencies(),
             cos: Vec::new(),
             sin: Vec::new(),

@@ -15,6 +15,8 @@ mod text;
 use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
 
+pub use plumb_kernels::cpu::packed_matmul::WeightFormat;
+
 use crate::params::Params;
 use crate::{Error, Result, Tokenizer};
 use batch::{Batch, Request};
@@ -34,9 +36,25 @@ pub struct RolloutStats {
     pub decode_s: f64,
 }
 
+/// How a [`RolloutEngine`] decodes. A number is that `max_batch` with float32 weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RolloutOptions {
+    /// Most completions decoded at a time. Results do not depend on it.
+    pub max_batch: usize,
+    /// How the packed weights are stored. In a narrower format than float32 completions come from a rounded policy, and their
+    /// log-probabilities are the rounded policy's: exactly those of what sampled them, not of what is trained.
+    pub weights: WeightFormat,
+}
+
+impl From<usize> for RolloutOptions {
+    fn from(max_batch: usize) -> Self {
+        RolloutOptions { max_batch, weights: WeightFormat::F32 }
+    }
+}
+
 /// Samples completions in batches from a copy of a policy's weights that is packed for decoding.
 ///
-/// Memory: the weights once more (a tied embedding is not held twice), and caches of
+/// Memory: the weights once more in the format of the options (a tied embedding is not held twice), and caches of
 /// `2 · layers · key_value_size · 4` bytes a token for the completions being decoded and the prompts they share.
 #[derive(Debug)]
 pub struct RolloutEngine {
@@ -46,11 +64,12 @@ pub struct RolloutEngine {
 }
 
 impl RolloutEngine {
-    /// Packs a policy's weights. At most `max_batch` completions are decoded at a time.
+    /// Packs a policy's weights.
     ///
     /// # Errors
     /// [`Error::Request`] when `max_batch` is 0 or the heads are wider than 256.
-    pub fn new(params: &Params, max_batch: usize) -> Result<Self> {
+    pub fn new(params: &Params, options: impl Into<RolloutOptions>) -> Result<Self> {
+        let RolloutOptions { max_batch, weights } = options.into();
         if max_batch == 0 {
             return Err(Error::Request("max_batch is 0, so nothing can be decoded".into()));
         }
@@ -59,7 +78,7 @@ impl RolloutEngine {
         }
         let shape = KvShape::new(&params.config);
         let caches = Caches { prompts: KvPool::new(shape), completions: KvPool::new(shape) };
-        Ok(RolloutEngine { decoder: Decoder::new(params), caches, max_batch })
+        Ok(RolloutEngine { decoder: Decoder::new(params, weights), caches, max_batch })
     }
 
     /// Takes over new weights of the same model.

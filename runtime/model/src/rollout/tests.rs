@@ -216,6 +216,89 @@ fn greedy_takes_the_likeliest_token_of_the_plain_transformer() {
     }
 }
 
+/// A model whose weights are as wide spread as trained ones, so that rounding them moves what it says by what it would there.
+fn ordinary(tie_word_embeddings: bool) -> Params {
+    random_params(ModelConfig { tie_word_embeddings, hidden_size: 96, intermediate_size: 256, head_dim: 16, ..config() }, 0.1, 6)
+}
+
+/// The weights that decoding in a format stands for, as a float32 model.
+fn rounded(params: &Params, format: WeightFormat) -> Params {
+    use plumb_kernels::cpu::packed_matmul::stored_reference;
+    let mut rounded = params.clone();
+    for spec in params.layout.tensors().iter().filter(|spec| spec.shape.len() == 2) {
+        let untied = !params.config.tie_word_embeddings;
+        if spec.name == "model.embed_tokens.weight" && untied {
+            continue;
+        }
+        for row in rounded.data[spec.range.clone()].chunks_mut(spec.shape[1]) {
+            let (values, scale) = stored_reference(format, row);
+            row.iter_mut().zip(values).for_each(|(w, value)| *w = value * scale);
+        }
+    }
+    rounded
+}
+
+fn engine(params: &Params, max_batch: usize, weights: WeightFormat) -> RolloutEngine {
+    RolloutEngine::new(params, RolloutOptions { max_batch, weights }).expect("a sound model")
+}
+
+#[test]
+fn narrow_weights_give_the_same_bits_for_any_batch_and_any_number_of_threads() {
+    let (params, prompts) = (ordinary(true), prompts(&[5, 1, 40]));
+    for format in [WeightFormat::Bf16, WeightFormat::Int8] {
+        let expected = collect(&mut engine(&params, 1, format), &prompts, 4, &sampling());
+        for (max_batch, threads) in [(3, 2), (64, 1), (64, 5)] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+            let groups = pool.install(|| collect(&mut engine(&params, max_batch, format), &prompts, 4, &sampling()));
+            assert_eq!(groups, expected, "{format:?}, max_batch {max_batch}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn logprobs_of_narrow_weights_are_those_of_the_rounded_model_and_near_those_of_the_model() {
+    for (tied, format, mean_bound) in [
+        (true, WeightFormat::Bf16, 0.01),
+        (false, WeightFormat::Bf16, 0.01),
+        (true, WeightFormat::Int8, 0.05),
+        (false, WeightFormat::Int8, 0.05),
+    ] {
+        let params = ordinary(tied);
+        let rounded = rounded(&params, format);
+        let (mut differences, mut spread) = (Vec::new(), Vec::new());
+        for group in collect(&mut engine(&params, 4, format), &prompts(&[19, 4]), 2, &sampling()) {
+            for completion in &group.completions {
+                let tokens = [group.prompt.tokens.as_slice(), &completion.tokens].concat();
+                let (exact, of_rounded) = (plain_logprobs(&params, &tokens, 0.8), plain_logprobs(&rounded, &tokens, 0.8));
+                for (t, (&token, &logprob)) in completion.tokens.iter().zip(&completion.logprobs).enumerate() {
+                    let (at, token, logprob) = (group.prompt.tokens.len() + t - 1, token as usize, f64::from(logprob));
+                    assert!((logprob - of_rounded[at][token]).abs() < 1e-4, "{format:?} at {t}: {logprob}");
+                    differences.push((logprob - exact[at][token]).abs());
+                    spread.push((exact[at][token] + (131_f64).ln()).abs());
+                }
+            }
+        }
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        assert!(mean(&spread) > 0.3, "the model is nearly uniform, so that nothing could go wrong: {}", mean(&spread));
+        let found = mean(&differences);
+        assert!(found > 1e-4 && found < mean_bound, "{format:?}, tied {tied}: mean difference {found}");
+    }
+}
+
+#[test]
+fn greedy_with_narrow_weights_takes_a_token_that_the_model_itself_ranks_first_or_nearly() {
+    let params = ordinary(true);
+    for format in [WeightFormat::Bf16, WeightFormat::Int8] {
+        let group = collect(&mut engine(&params, 2, format), &prompts(&[9]), 1, &SamplingParams::greedy(40)).remove(0);
+        let tokens = [group.prompt.tokens.as_slice(), &group.completions[0].tokens].concat();
+        for (t, row) in plain_logprobs(&params, &tokens, 1.0).iter().enumerate().skip(8).take(group.completions[0].tokens.len()) {
+            let best = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let behind = best - row[tokens[t + 1] as usize];
+            assert!(behind < 0.1, "{format:?}: token {t} is {behind} nats behind the likeliest");
+        }
+    }
+}
+
 #[test]
 fn completions_end_with_an_end_token_a_stop_string_or_the_limit() {
     let (params, prompts) = (params(config()), prompts(&[6, 8, 11]));

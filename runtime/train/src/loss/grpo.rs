@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use num_traits::Float;
 use plumb_core::recipe::{Grpo, KlEstimator, LossType};
 
+use super::importance::{self, SamplerStats};
 use crate::kl;
 
 /// The clipped objective's constants.
@@ -18,6 +19,8 @@ pub struct Clip {
     pub beta: f64,
     /// Estimator of the KL.
     pub kl_estimator: KlEstimator,
+    /// Most that a token counts for having been sampled by another policy: see [`importance`].
+    pub importance_max: f64,
 }
 
 impl From<&Grpo> for Clip {
@@ -27,6 +30,7 @@ impl From<&Grpo> for Clip {
             high: 1.0 + grpo.epsilon_high.unwrap_or(grpo.epsilon),
             beta: grpo.beta,
             kl_estimator: grpo.kl_estimator,
+            importance_max: grpo.importance_sampling_clip_max,
         }
     }
 }
@@ -39,6 +43,8 @@ pub struct Terms {
     pub old_logprobs: Option<Tensor>,
     /// The reference's, nats. Needed when beta is not 0.
     pub ref_logprobs: Option<Tensor>,
+    /// The sampler's, nats, where it was another policy than the old one. None: it was the same.
+    pub rollout_logprobs: Option<Tensor>,
     /// Advantage of each token's completion (or of the token).
     pub advantages: Tensor,
     /// Weight of each token in the sum: see [`token_weight`]. 0 masks it.
@@ -47,7 +53,9 @@ pub struct Terms {
 
 /// Clipped policy loss with a KL penalty, a weighted sum over tokens.
 ///
-/// `ratio = exp(logprob - old)`, `loss = Σ weight · (-min(ratio · A, clamp(ratio, low, high) · A) + beta · KL(logprob, ref))`.
+/// `ratio = exp(logprob - old)`, `loss = Σ weight · (-u · min(ratio · A, clamp(ratio, low, high) · A) + beta · KL(logprob, ref))`.
+///
+/// `u` is 1, or [`importance::weights`] of the old policy over the sampler where they differ.
 ///
 /// # Shapes
 /// - `logprobs`: `[M]`, nats; the only input with a gradient.
@@ -59,10 +67,13 @@ pub struct Terms {
 /// Reference: Shao et al. 2024, equation 3; separate bounds: Yu et al. 2025, equation 10.
 pub fn grpo(logprobs: &Tensor, terms: &Terms, clip: &Clip) -> candle_core::Result<Tensor> {
     let old = terms.old_logprobs.clone().unwrap_or_else(|| logprobs.detach());
-    let ratio = (logprobs - old)?.exp()?;
+    let ratio = (logprobs - &old)?.exp()?;
     let clipped = ratio.clamp(clip.low, clip.high)?;
     let objective = (ratio * &terms.advantages)?.minimum(&(clipped * &terms.advantages)?)?;
     let mut loss = objective.neg()?;
+    if let Some(rollout) = &terms.rollout_logprobs {
+        loss = (loss * importance::weights(&old, rollout, clip.importance_max)?)?;
+    }
     if clip.beta != 0.0 {
         let reference = terms.ref_logprobs.as_ref().expect("a KL term needs the reference's log-probabilities");
         loss = (loss + (kl::estimate_tensor(clip.kl_estimator, logprobs, reference)? * clip.beta)?)?;
@@ -112,6 +123,8 @@ pub struct TokenStats {
     pub clipped_low: f64,
     /// Tokens above the upper bound with a positive advantage.
     pub clipped_high: f64,
+    /// Of the sampler, where it was another policy.
+    pub sampler: SamplerStats,
 }
 
 impl TokenStats {
@@ -140,7 +153,7 @@ mod tests {
         Tensor::new(values, &Device::Cpu).unwrap()
     }
 
-    const CLIP: Clip = Clip { low: 0.8, high: 1.28, beta: 0.1, kl_estimator: KlEstimator::K3 };
+    const CLIP: Clip = Clip { low: 0.8, high: 1.28, beta: 0.1, kl_estimator: KlEstimator::K3, importance_max: 2.0 };
     const LOGPROBS: [f64; 5] = [-1.0, -0.5, -2.0, -0.2, -1.5];
 
     fn terms() -> Terms {
@@ -148,6 +161,7 @@ mod tests {
         Terms {
             old_logprobs: Some(tensor(&[-1.0, -1.0, -1.5, -0.3, -1.2])),
             ref_logprobs: Some(tensor(&[-1.1, -0.4, -2.5, -0.2, -1.0])),
+            rollout_logprobs: None,
             advantages: tensor(&[1.0, 2.0, -1.0, -0.5, 0.7]),
             weights: tensor(&[0.2, 0.1, 0.3, 0.0, 0.25]),
         }
@@ -207,12 +221,46 @@ mod tests {
     }
 
     #[test]
+    fn another_sampler_weighs_the_policy_term_of_each_token_and_leaves_the_kl_alone() {
+        let plain = terms();
+        // exp(old - rollout): e^0.5, e^1.5 (cut at 2), e^-1, 1, e^0.1.
+        let terms = Terms { rollout_logprobs: Some(tensor(&[-1.5, -2.5, -0.5, -0.3, -1.3])), ..terms() };
+        let clip = Clip { beta: 0.0, ..CLIP };
+        let u = [0.5f64.exp(), 2.0, (-1.0f64).exp(), 1.0, 0.1f64.exp()];
+        let value = |terms: &Terms, clip: &Clip| differentiate(&LOGPROBS, |l| grpo(l, terms, clip)).unwrap();
+        let ((_, without), (_, with)) = (value(&plain, &clip), value(&terms, &clip));
+        for i in 0..5 {
+            assert!((with[i] - u[i] * without[i]).abs() < 1e-14, "the weight of token {i} is a constant: {with:?} {without:?}");
+        }
+        let kl_terms = |terms: &Terms| {
+            let ((all, _), (policy, _)) = (value(terms, &CLIP), value(terms, &clip));
+            all - policy
+        };
+        assert!((kl_terms(&terms) - kl_terms(&plain)).abs() < 1e-14);
+        let want = -0.2 * u[0] - 0.1 * 1.28 * 2.0 * u[1] + 0.3 * 0.8 * u[2] - 0.25 * 0.7 * (-0.3f64).exp() * u[4];
+        let (loss, _) = value(&terms, &clip);
+        assert!((loss - want).abs() < 1e-14, "{loss} is not {want}");
+    }
+
+    #[test]
+    fn without_old_logprobs_another_sampler_is_held_against_the_policy_as_it_is() {
+        let rollout_logprobs = Some(tensor(&[-1.2, -0.5, -1.0, -0.2, -4.0]));
+        let terms = Terms { old_logprobs: None, rollout_logprobs, ..terms() };
+        let (_, gradient) = differentiate(&LOGPROBS, |l| grpo(l, &terms, &Clip { beta: 0.0, ..CLIP })).unwrap();
+        let want = [-0.2 * 0.2f64.exp(), -0.2, 0.3 * (-1.0f64).exp(), 0.0, -0.175 * 2.0];
+        for (got, want) in gradient.iter().zip(want) {
+            assert!((got - want).abs() < 1e-14, "{gradient:?}");
+        }
+    }
+
+    #[test]
     fn float32_and_float64_run_the_same_graph() {
         let wide = terms();
         let narrow = |t: &Tensor| t.to_dtype(candle_core::DType::F32).unwrap();
         let terms = Terms {
             old_logprobs: wide.old_logprobs.as_ref().map(narrow),
             ref_logprobs: wide.ref_logprobs.as_ref().map(narrow),
+            rollout_logprobs: wide.rollout_logprobs.as_ref().map(narrow),
             advantages: narrow(&wide.advantages),
             weights: narrow(&wide.weights),
         };
@@ -242,6 +290,9 @@ mod tests {
         for i in 0..5 {
             stats.add(&CLIP, LOGPROBS[i], Some(old[i]), None, advantages[i], 0.5);
         }
-        assert_eq!(stats, TokenStats { tokens: 5.0, kl: 0.0, entropy: 2.5, clipped_low: 1.0, clipped_high: 1.0 });
+        assert_eq!(
+            stats,
+            TokenStats { tokens: 5.0, kl: 0.0, entropy: 2.5, clipped_low: 1.0, clipped_high: 1.0, ..TokenStats::default() }
+        );
     }
 }

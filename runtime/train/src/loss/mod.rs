@@ -5,6 +5,7 @@
 //! where reference numbers are compared.
 
 pub mod grpo;
+pub mod importance;
 pub mod sft;
 
 use candle_core::{Device, Tensor, Var, WithDType};

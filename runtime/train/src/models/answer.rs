@@ -130,7 +130,7 @@ impl ModelSet<'_> {
                 });
                 answers[id] = Some(RowAnswer::Completions(completions.collect()));
             };
-            model.generate(prompts, count, &params, max_batch, &stream, &mut on_group)
+            model.generate(prompts, count, &params, max_batch.into(), &stream, &mut on_group)
         };
         if sample(&prompts, &mut answers).is_err() {
             // One prompt must not spoil the answers to the others: each by itself.

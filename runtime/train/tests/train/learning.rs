@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use plumb_core::Decision;
-use plumb_core::recipe::EngineKind;
+use plumb_core::recipe::{EngineKind, RolloutWeights};
 use plumb_train::run::read_metrics;
 use plumb_train::{Error, train};
 
@@ -36,6 +36,45 @@ fn grpo_raises_the_reward_with_either_engine() {
         }
         let saved = plumb_model::load(&summary.model).unwrap();
         assert!(saved.params.data.iter().all(|weight| weight.is_finite()));
+    }
+}
+
+#[test]
+fn grpo_with_rounded_rollouts_learns_and_reports_how_far_the_sampler_was_off() {
+    const NAMES: [&str; 5] = [
+        "sampling/sampling_logp_difference/mean",
+        "sampling/sampling_logp_difference/max",
+        "sampling/importance_sampling_ratio/mean",
+        "sampling/importance_sampling_ratio/min",
+        "sampling/importance_sampling_ratio/max",
+    ];
+    for (weights, bound) in [(RolloutWeights::F32, None), (RolloutWeights::Bf16, Some(0.01)), (RolloutWeights::Int8, Some(0.03))]
+    {
+        for num_iterations in [1, 2] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut recipe = recipe(folder.path(), GRPO);
+            recipe.stages[0].rollout.weights = weights;
+            recipe.stages[0].grpo.num_iterations = num_iterations;
+            run(&recipe, folder.path(), "run", &Closures::default(), &mut ());
+            let metrics = read_metrics(&folder.path().join("run")).unwrap();
+            let steps: Vec<_> = metrics.iter().filter(|set| set.get("loss").is_some()).collect();
+            assert_eq!(steps.len(), 30);
+            assert!(steps[29].get("reward").unwrap() > 0.9, "{weights:?} did not learn");
+            for (i, step) in steps.into_iter().enumerate() {
+                let Some(bound) = bound else {
+                    assert!(NAMES.iter().all(|name| step.get(name).is_none()), "float32 has nothing to correct");
+                    continue;
+                };
+                let [mean, max, ratio_mean, ratio_min, ratio_max] = NAMES.map(|name| step.get(name).unwrap());
+                assert!(mean > 0.0 && mean < bound && mean <= max, "{weights:?}: logp difference {mean}, at most {max}");
+                assert!((ratio_mean - 1.0).abs() < bound, "{weights:?}: mean ratio {ratio_mean}");
+                assert!(
+                    ratio_min <= ratio_mean && ratio_mean <= ratio_max && ratio_max <= 2.0,
+                    "{weights:?}: {ratio_min} to {ratio_max}"
+                );
+                assert!(i > 0 || (ratio_min < 1.0 && 1.0 < ratio_max), "an untrained policy is rounded to both sides");
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod rollout;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use plumb_core::recipe::Stage;
+use plumb_core::recipe::{RolloutWeights, Stage};
 
 use super::{Lesson, Objective, per_token, token_weights};
 use crate::data::Sampler;
@@ -37,6 +37,11 @@ pub struct Grpo<'a> {
 }
 
 impl Grpo<'_> {
+    /// Whether completions come from other weights than those that are trained.
+    fn sampler_is_rounded(&self) -> bool {
+        self.stage.rollout.weights != RolloutWeights::F32
+    }
+
     /// The completions that the loss sees, with their weights and advantages.
     fn loss_rows(&self, rows: &StepRows) -> (Vec<LossRow>, Vec<std::ops::Range<usize>>) {
         let grpo = &self.stage.grpo;
@@ -63,6 +68,9 @@ impl Grpo<'_> {
                     Some(tokens) => tokens[row].clone(),
                     None => vec![rows.advantages[row].expect("a live row has an advantage") as f32],
                 };
+                if self.sampler_is_rounded() {
+                    loss_row.rollout_logprobs.clone_from(&refs[row].completion.logprobs);
+                }
                 loss_row
             }));
         }
@@ -114,6 +122,7 @@ impl Objective for Grpo<'_> {
         let terms = Terms {
             old_logprobs: optional(|row| &row.old_logprobs).transpose()?,
             ref_logprobs: optional(|row| &row.ref_logprobs).transpose()?,
+            rollout_logprobs: optional(|row| &row.rollout_logprobs).transpose()?,
             advantages: per_token(rows, |row| &row.advantages)?,
             weights: token_weights(rows)?,
         };
@@ -123,7 +132,11 @@ impl Objective for Grpo<'_> {
     fn count_token(&self, stats: &mut TokenStats, row: &LossRow, t: usize, logprob: f32, entropy: f32) {
         let advantage = if row.advantages.len() == 1 { row.advantages[0] } else { row.advantages[t] };
         let (old, reference) = (row.old_logprobs.get(t).copied(), row.ref_logprobs.get(t).copied());
-        stats.add(&Clip::from(&self.stage.grpo), logprob, old, reference, advantage, entropy);
+        let clip = Clip::from(&self.stage.grpo);
+        stats.add(&clip, logprob, old, reference, advantage, entropy);
+        if let Some(&rollout) = row.rollout_logprobs.get(t) {
+            stats.sampler.add(old.unwrap_or(logprob), rollout, clip.importance_max);
+        }
     }
 
     fn report(&self, stats: &TokenStats, metrics: &mut MetricSet) {
@@ -133,5 +146,6 @@ impl Objective for Grpo<'_> {
         metrics.set("clip_ratio/low_mean", mean(stats.clipped_low));
         metrics.set("clip_ratio/high_mean", mean(stats.clipped_high));
         metrics.set("clip_ratio/region_mean", mean(stats.clipped_low + stats.clipped_high));
+        stats.sampler.report(metrics);
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use plumb_core::recipe::RolloutWeights;
 use plumb_core::rollout::{Group, SamplingParams};
 use plumb_core::seed::Stream;
-use plumb_model::rollout::RolloutStats;
+use plumb_model::rollout::{RolloutOptions, RolloutStats, WeightFormat};
 
 use super::Grpo;
 use crate::error::Result;
@@ -137,8 +138,9 @@ impl<'a> Grpo<'a> {
             _ => Stream::new(self.seed, "rollout", &[step, prompt, completion, round.number]),
         };
         let start = Instant::now();
-        let (count, max_batch) = (rollout.num_generations, rollout.max_batch);
-        let stats = models.policy.generate(&prompts, count, &self.sampling(), max_batch, &stream, &mut on_group)?;
+        let options = RolloutOptions { max_batch: rollout.max_batch, weights: weight_format(rollout.weights) };
+        let count = rollout.num_generations;
+        let stats = models.policy.generate(&prompts, count, &self.sampling(), options, &stream, &mut on_group)?;
         effort.rollout_s += start.elapsed().as_secs_f64();
         effort.add(&stats);
         let groups = in_order(groups);
@@ -146,6 +148,14 @@ impl<'a> Grpo<'a> {
         effort.reward_s += collected.waited_s;
         collected.metrics.into_iter().for_each(|(name, value)| *effort.judges.entry(name).or_default() += value);
         Ok(Sampled { examples, groups, scores: collected.scores })
+    }
+}
+
+fn weight_format(weights: RolloutWeights) -> WeightFormat {
+    match weights {
+        RolloutWeights::F32 => WeightFormat::F32,
+        RolloutWeights::Bf16 => WeightFormat::Bf16,
+        RolloutWeights::Int8 => WeightFormat::Int8,
     }
 }
 
