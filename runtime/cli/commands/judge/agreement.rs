@@ -13,7 +13,7 @@ use crate::rows::Row;
 #[derive(Debug, Default)]
 pub struct Agreement {
     column: String,
-    pairs: Pairs,
+    pairs: PairCounts,
     /// Verdicts of the input about single completions, then the judge's.
     given: Vec<Option<f64>>,
     found: Vec<Option<f64>>,
@@ -22,7 +22,7 @@ pub struct Agreement {
 
 /// Pairs about which the input has a verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Pairs {
+pub struct PairCounts {
     /// All of them.
     pub pairs: usize,
     /// Those about which the judge has one too.
@@ -63,10 +63,10 @@ impl Agreement {
     }
 
     /// About pairs; None when the input has no verdict about any.
-    pub fn of_pairs(&self) -> Option<Pairs> {
-        let Pairs { pairs, judged, correct, ties, .. } = self.pairs;
+    pub fn of_pairs(&self) -> Option<PairCounts> {
+        let PairCounts { pairs, judged, correct, ties, .. } = self.pairs;
         let accuracy = (judged > 0).then(|| (correct as f64 + 0.5 * ties as f64) / judged as f64);
-        (pairs > 0).then_some(Pairs { accuracy, ..self.pairs })
+        (pairs > 0).then_some(PairCounts { accuracy, ..self.pairs })
     }
 
     /// About single completions and groups; None when the input has no verdict about any.
@@ -78,7 +78,7 @@ impl Agreement {
     pub fn text(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
-        if let Some(Pairs { pairs, judged, correct, ties, accuracy }) = self.of_pairs() {
+        if let Some(PairCounts { pairs, judged, correct, ties, accuracy }) = self.of_pairs() {
             let accuracy = number(accuracy);
             lines.push(format!(
                 "accuracy {accuracy} on pairs: {correct} of {judged} as given, {ties} ties count half; {pairs} have a verdict"
@@ -151,7 +151,7 @@ mod tests {
         }
         // Right, wrong, half, and one without a verdict.
         let found = agreement.of_pairs().unwrap();
-        assert_eq!(found, Pairs { pairs: 3, judged: 3, correct: 1, ties: 1, accuracy: Some(0.5) });
+        assert_eq!(found, PairCounts { pairs: 3, judged: 3, correct: 1, ties: 1, accuracy: Some(0.5) });
         assert_eq!(agreement.of_values(), None);
     }
 

@@ -180,7 +180,7 @@ fn wanted(args: &JudgeArgs) -> anyhow::Result<Wanted> {
 /// The judge of that name among a recipe's; the only one where there is no name.
 fn chosen<'a>(judges: &[&'a JudgeUse], name: Option<&str>, recipe: &std::path::Path) -> Result<&'a JudgeUse, Diagnostic> {
     let name_of = |judge: &&JudgeUse| judge.plugin.name.clone().unwrap_or_else(|| judge.plugin.plugin.clone());
-    let names: BTreeSet<String> = judges.iter().map(|judge| name_of(judge)).collect();
+    let names: BTreeSet<String> = judges.iter().map(name_of).collect();
     let listed = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let file = recipe.display();
     match name {
