@@ -8,13 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
+use anyhow::{Context, Result, ensure};
 use wit_bindgen_c::{Enabled, Opts};
 use wit_bindgen_core::{Files, wit_parser::Resolve};
 
 use crate::guest;
-use crate::world::World;
+use crate::world::{Manifest, World};
 
 /// What stands in for a C library.
 const SUPPORT: [(&str, &str); 3] = [
@@ -111,28 +110,12 @@ impl Compiler {
     }
 }
 
-/// What the build needs of a `plugin.toml`; the host reads the rest.
-#[derive(Deserialize)]
-struct Manifest {
-    kind: String,
-    #[serde(default)]
-    needs: Needs,
-}
-
-#[derive(Default, Deserialize)]
-struct Needs {
-    #[serde(default)]
-    capabilities: Vec<String>,
-}
-
 /// Builds the plugin in `folder`, all of its `*.c`, into `out_file`. Its bindings are left in `target/bindings`, for editors.
 ///
 /// # Errors
 /// [`Error`] where the author or the machine can do something about it.
 pub fn build_folder(folder: &Path, out_file: &Path) -> Result<()> {
-    let manifest = read(&folder.join("plugin.toml"))?;
-    let Manifest { kind, needs } =
-        toml::from_str(&manifest).with_context(|| format!("in `{}`", folder.join("plugin.toml").display()))?;
+    let (manifest, Manifest { kind, needs, .. }) = Manifest::read(folder)?;
     let compiler = Compiler::find()?;
     let bindings = folder.join("target/bindings");
     write_bindings(&World { kind: &kind, capabilities: &needs.capabilities, stateful: false }, &bindings)?;
@@ -187,13 +170,6 @@ fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read(path: &Path) -> Result<String> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(text),
-        Err(error) => bail!("cannot read `{}`: {error}", path.display()),
-    }
-}
-
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_owned()
 }
@@ -207,7 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let header = |world: World| {
             write_bindings(&world, folder.path()).unwrap();
-            read(&folder.path().join("plugin.h")).unwrap()
+            fs::read_to_string(folder.path().join("plugin.h")).unwrap()
         };
         let tool = header(World { kind: "tool", capabilities: &[], stateful: false });
         assert!(tool.contains("exports_plumb_align_tooling_call(") && !tool.contains("plumb_align_models_"), "{tool}");

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 pub use self::error::Error;
 use self::error::Report;
 use self::node::Node;
-use crate::world::{WIT, World};
+use crate::world::{Manifest, WIT, World};
 use crate::{borrows, guest};
 
 /// The script that does the work in node.
@@ -107,9 +107,7 @@ impl Project {
             let path = folder.join(name);
             fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))
         };
-        let manifest = read("plugin.toml")?;
-        let table: Manifest =
-            toml::from_str(&manifest).with_context(|| format!("in `{}`", folder.join("plugin.toml").display()))?;
+        let (manifest, table) = Manifest::read(&folder)?;
         let package: Package = serde_json::from_str(&read("package.json")?)
             .with_context(|| format!("in `{}`", folder.join("package.json").display()))?;
         let Some(main) = package.main else { return Err(Error::NoMain.into()) };
@@ -228,21 +226,6 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What the build needs of `plugin.toml`; the host reads the rest.
-#[derive(Deserialize)]
-struct Manifest {
-    name: String,
-    kind: String,
-    #[serde(default)]
-    needs: Needs,
-}
-
-#[derive(Default, Deserialize)]
-struct Needs {
-    #[serde(default)]
-    capabilities: Vec<String>,
 }
 
 /// What the build needs of `package.json`.

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
 
 /// The package `plumb:align`, whose worlds plugins are made of.
 pub const WIT: [(&str, &str); 8] = [
@@ -20,6 +21,39 @@ pub const WIT: [(&str, &str); 8] = [
 
 /// Capabilities that a manifest may ask for; each is an interface of `plumb:align`.
 const CAPABILITIES: [&str; 2] = ["models", "tools"];
+
+/// What builds need of a `plugin.toml`; the host reads the rest.
+#[derive(Deserialize)]
+pub struct Manifest {
+    /// Name of the plugin.
+    pub name: String,
+    /// Its kind, which is a world of `plumb:align`.
+    pub kind: String,
+    /// What it asks for.
+    #[serde(default)]
+    pub needs: Needs,
+}
+
+/// The table `[needs]`.
+#[derive(Default, Deserialize)]
+pub struct Needs {
+    /// What it may ask besides its batch.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+}
+
+impl Manifest {
+    /// The text of `plugin.toml` in `folder`, and what builds need of it.
+    ///
+    /// # Errors
+    /// Names the file, if it cannot be read or is none.
+    pub fn read(folder: &Path) -> Result<(String, Self)> {
+        let path = folder.join("plugin.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let manifest = toml::from_str(&text).with_context(|| format!("in `{}`", path.display()))?;
+        Ok((text, manifest))
+    }
+}
 
 /// What a plugin imports and exports.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -192,7 +192,7 @@ export interface Generated {
   text: Texts;
   tokens: Ragged;
   logprobs: Ragged;
-  /** `stop` or `length`, one per completion. */
+  /** `stop` or `length`, one per completion; for a judge also why an unreadable prompt has none: `too-long`, `untokenizable`, `empty-prompt`. */
   finish: string[];
 }
 export interface Question {

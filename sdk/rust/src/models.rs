@@ -51,7 +51,8 @@ pub struct Generated {
     pub tokens: Ragged<u32>,
     /// Log-probability of each token, in nats.
     pub logprobs: Ragged<f32>,
-    /// `stop` or `length`, one per completion.
+    /// `stop` or `length`, one per completion; for a judge also `too-long`, `untokenizable` or `empty-prompt`, with an empty text, where
+    /// the model could not read the prompt.
     pub finish: Vec<String>,
 }
 

@@ -140,7 +140,7 @@ fn judge_that_asks_models_resumes_exactly_and_replays_from_the_recorded_answers(
     assert_eq!(steps, 5);
 }
 
-/// Answers each prompt with its own text, and counts calls and questions.
+/// Answers each prompt with its own text, and counts calls and questions. It cannot read a prompt with an `x`.
 #[derive(Default)]
 struct Echo {
     calls: AtomicUsize,
@@ -152,9 +152,14 @@ impl Models for Echo {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.questions.lock().unwrap().push(questions.len());
         let answer = |question: &Question| match question.model.as_str() {
+            "policy" if question.prompts.bytes.contains(&b'x') => Err(ServiceFault::new("too-long", "")),
             "policy" => {
                 let mut answer = Generated { text: question.prompts.clone(), ..Generated::default() };
-                (0..question.prompts.len()).for_each(|_| answer.tokens.push(&[7]));
+                for _ in 0..question.prompts.len() {
+                    answer.tokens.push(&[7]);
+                    answer.logprobs.push(&[-0.5]);
+                    answer.finish.push("stop".into());
+                }
                 Ok(answer)
             }
             _ => Err(ServiceFault::new("unknown-model", "")),
@@ -261,45 +266,6 @@ fn judge_without_weight_only_informs_and_counts_once_a_batch() {
     assert_eq!(turns, [Some(1.0), None, Some(1.0), None]);
 }
 
-/// Echoes, but cannot read a prompt with an `x`.
-struct ShortSighted(Echo);
-
-impl Models for ShortSighted {
-    fn generate(&self, questions: &[Question]) -> Vec<Answer> {
-        let answer = |question: &Question| {
-            if question.prompts.bytes.contains(&b'x') {
-                return Err(ServiceFault::new("too-long", ""));
-            }
-            let mut answer = Generated { text: question.prompts.clone(), ..Generated::default() };
-            for _ in 0..question.prompts.len() {
-                answer.tokens.push(&[7]);
-                answer.logprobs.push(&[-0.5]);
-                answer.finish.push("stop".into());
-            }
-            Ok(answer)
-        };
-        questions.iter().map(answer).collect()
-    }
-    fn count_tokens(&self, model: &str, texts: &Texts) -> Result<u64, ServiceFault> {
-        self.0.count_tokens(model, texts)
-    }
-    fn logprobs(&self, model: &str, prompts: &Texts, more: &Texts) -> Result<Ragged<f32>, ServiceFault> {
-        NoModels.logprobs(model, prompts, more)
-    }
-    fn token_logprobs(&self, model: &str, prompts: &Texts, tokens: &Ragged<u32>) -> Result<Ragged<f32>, ServiceFault> {
-        NoModels.token_logprobs(model, prompts, tokens)
-    }
-    fn choice_logprobs(&self, model: &str, prompts: &Texts, choices: &[String]) -> Result<Vec<f64>, ServiceFault> {
-        NoModels.choice_logprobs(model, prompts, choices)
-    }
-    fn score(&self, model: &str, prompts: &Texts, more: &Texts) -> Result<Vec<(String, Vec<f64>)>, ServiceFault> {
-        NoModels.score(model, prompts, more)
-    }
-    fn embed(&self, model: &str, inputs: &Texts) -> Result<(u32, Vec<f32>), ServiceFault> {
-        NoModels.embed(model, inputs)
-    }
-}
-
 #[test]
 fn prompt_that_a_model_cannot_read_is_its_rows_matter_alone() {
     // Asks about each row in one question, and scores those whose answer has a text.
@@ -317,7 +283,7 @@ fn prompt_that_a_model_cannot_read_is_its_rows_matter_alone() {
     };
     let judges = [slot("one", sit(["a", "x", "b"])), slot("all", sit(["x", "x", "x"]))];
     let batch = Batch::new(1, vec![1, 2, 3], vec![2, 3]);
-    let (scores, _) = judging::judge(1, &judges, batch, &ShortSighted(Echo::default())).unwrap();
+    let (scores, _) = judging::judge(1, &judges, batch, &Echo::default()).unwrap();
     assert_eq!(scores[0].outcomes.iter().map(code).collect::<Vec<_>>(), ["scored", "no-verdict", "scored"]);
     assert_eq!(scores[1].outcomes.iter().map(code).collect::<Vec<_>>(), ["too-long"; 3]);
 }

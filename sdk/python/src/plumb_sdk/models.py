@@ -49,7 +49,7 @@ class Generated:
     logprobs: Ragged[float]
     """Log-probability of each token, in nats."""
     finish: list[str]
-    """`stop` or `length`, one per completion."""
+    """`stop` or `length`, one per completion; for a judge also why an unreadable prompt has none: `too-long`, `untokenizable`, `empty-prompt`."""
 
 
 def generate(model: str, prompts: Sequence[str], sampling: Sampling) -> Generated:
