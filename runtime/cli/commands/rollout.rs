@@ -53,6 +53,9 @@ pub struct RolloutArgs {
     /// Text that ends a completion; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// Go on after an end-of-text token, to the most tokens
+    #[arg(long)]
+    pub ignore_eos: bool,
     /// Seed of the random numbers
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -121,6 +124,7 @@ pub fn run(args: &RolloutArgs, output: Output) -> anyhow::Result<ExitStatus> {
         min_p: args.min_p,
         max_completion_length: args.max_completion_length,
         stop: args.stop.clone(),
+        ignore_eos: args.ignore_eos,
     };
     let options = RolloutOptions { max_batch: args.max_batch, weights: args.weights.into() };
     let mut engine = RolloutEngine::new(&model.params, options)?;

@@ -363,6 +363,8 @@ pub struct Rollout {
     pub min_p: f32,
     /// Texts that end a completion.
     pub stop: Vec<String>,
+    /// Whether an end-of-text token does not end a completion: all get `max_completion_length` tokens, for measurements.
+    pub ignore_eos: bool,
     /// Most sequences decoded at once. Results do not depend on it.
     pub max_batch: usize,
     /// How the weights that sample are stored. With `bf16` or `int8` decoding reads a half or a quarter of the memory, completions come from a
@@ -385,6 +387,7 @@ impl Default for Rollout {
             top_k: 0,
             min_p: 0.0,
             stop: Vec::new(),
+            ignore_eos: false,
             max_batch: 64,
             weights: RolloutWeights::F32,
             max_refills: 0,

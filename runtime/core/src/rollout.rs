@@ -25,12 +25,15 @@ pub struct SamplingParams {
     pub max_completion_length: usize,
     /// Texts that end a completion; the text is cut before them, the tokens stay.
     pub stop: Vec<String>,
+    /// Whether an end-of-text token is a token like any other, so that a completion goes on to `max_completion_length`.
+    pub ignore_eos: bool,
 }
 
 impl SamplingParams {
     /// The model's own distribution: temperature 1 and nothing cut.
     pub fn neutral(max_completion_length: usize) -> Self {
-        SamplingParams { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, max_completion_length, stop: Vec::new() }
+        let stop = Vec::new();
+        SamplingParams { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, max_completion_length, stop, ignore_eos: false }
     }
 
     /// The likeliest token at each place.

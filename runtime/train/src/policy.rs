@@ -1,5 +1,7 @@
 //! A model: its weights, the engine that reads and trains them and the engine that samples from them.
 
+use std::time::Instant;
+
 use plumb_core::recipe::EngineKind;
 use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
@@ -16,6 +18,15 @@ use crate::loss::grpo::TokenStats;
 use crate::objective::Objective;
 use crate::pack::{self, LossRow};
 
+/// Seconds that [`Policy::add_gradients`] spent since [`Policy::take_times`] was last called.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GradientTimes {
+    /// Forward passes, and losses over their log-probabilities.
+    pub forward_s: f64,
+    /// Backward passes.
+    pub backward_s: f64,
+}
+
 /// A model with its engines: the one that is trained, its reference, and every other that may be asked.
 pub struct Policy {
     /// Its weights. Whoever changes them calls [`Policy::weights_changed`].
@@ -29,6 +40,7 @@ pub struct Policy {
     /// The sampling engine and its options; made when first needed.
     sampler: Option<(RolloutOptions, RolloutEngine)>,
     sampler_is_stale: bool,
+    times: GradientTimes,
 }
 
 impl Policy {
@@ -40,7 +52,8 @@ impl Policy {
             EngineKind::Native => Box::new(NativeEngine::new(&params.config)),
             EngineKind::Candle => Box::new(CandleEngine::new(&params.config)),
         };
-        Policy { params, tokenizer, kind, engine, generation: 0, sampler: None, sampler_is_stale: false }
+        let times = GradientTimes::default();
+        Policy { params, tokenizer, kind, engine, generation: 0, sampler: None, sampler_is_stale: false, times }
     }
 
     /// A model of its own with the same weights and tokenizer.
@@ -59,6 +72,11 @@ impl Policy {
     /// Another number after each [`Policy::weights_changed`].
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// What gradients took since the last call.
+    pub fn take_times(&mut self) -> GradientTimes {
+        std::mem::take(&mut self.times)
     }
 
     /// Samples `num_generations` completions of each prompt; groups are handed over as they finish, with the index of their
@@ -122,12 +140,16 @@ impl Policy {
             let part = &rows[part.clone()];
             for range in pack::micro_batches(part) {
                 let rows = &part[range];
+                let start = Instant::now();
                 let (packed, targets) = pack::pack(rows);
                 let leaves = self.engine.forward(&self.params, &packed, &targets, objective.temperature())?;
                 let (value, logprobs) = loss::differentiate(&leaves.logprobs, |logprobs| objective.loss(logprobs, rows))?;
                 loss += value;
                 add_stats(&mut stats, objective, &leaves, rows);
+                let forward = start.elapsed();
                 self.engine.backward(&self.params, &LeafGrads { logprobs, entropies: None }, grads)?;
+                self.times.forward_s += forward.as_secs_f64();
+                self.times.backward_s += (start.elapsed() - forward).as_secs_f64();
             }
         }
         Ok((loss, stats))

@@ -466,6 +466,8 @@ impl Run<'_> {
         let start = Instant::now();
         grads.fill(0.0);
         let (loss, stats) = self.policy.add_gradients(objective, &lesson.rows, &lesson.parts, grads)?;
+        let times = self.policy.take_times();
+        let optimizer = Instant::now();
         let norm = global_norm(grads);
         for (what, value) in [("loss", loss), ("gradient norm", norm)] {
             if !value.is_finite() {
@@ -479,6 +481,9 @@ impl Run<'_> {
         metrics.set("loss", loss);
         metrics.set("grad_norm", norm);
         objective.report(&stats, metrics);
+        metrics.set("time/forward_s", times.forward_s);
+        metrics.set("time/backward_s", times.backward_s);
+        metrics.set("time/optimizer_s", optimizer.elapsed().as_secs_f64());
         metrics.set("time/train_s", start.elapsed().as_secs_f64());
         Ok(Some(loss))
     }

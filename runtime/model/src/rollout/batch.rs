@@ -231,7 +231,7 @@ impl<'a> Batch<'a> {
     /// Appends the drawn tokens and decides which completions are done.
     fn take_tokens(&mut self, places: Range<usize>) -> Result<()> {
         let Request { decode, prompts, sampling, .. } = *self.request;
-        let ends = &self.decoder.config().eos_token_ids;
+        let ends = if sampling.ignore_eos { &[][..] } else { &self.decoder.config().eos_token_ids };
         for slot in &mut self.slots[places] {
             let Some(Sampled { token, logprob }) = slot.sampled.take() else {
                 let (id, completion, t) = (prompts[slot.prompt].id, slot.completion, slot.tokens.len());

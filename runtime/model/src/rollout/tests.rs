@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plumb_core::rollout::FinishReason;
+use plumb_core::rollout::{Completion, FinishReason};
 
 use super::*;
 use crate::config::{Architecture, Llama3Rope, ModelConfig};
@@ -333,6 +333,20 @@ fn completions_end_with_an_end_token_a_stop_string_or_the_limit() {
         }
     }
     assert!(cut > 0, "the stop string was never reached");
+}
+
+#[test]
+fn end_tokens_are_tokens_like_others_when_they_are_ignored() {
+    let (params, prompts) = (params(config()), prompts(&[6, 8, 11]));
+    let all = |sampling: &SamplingParams| -> Vec<Completion> {
+        generate(&params, 4, &prompts, 6, sampling).into_iter().flat_map(|group| group.completions).collect()
+    };
+    let (plain, whole) = (all(&sampling()), all(&SamplingParams { ignore_eos: true, ..sampling() }));
+    assert!(plain.iter().any(|completion| completion.tokens.len() < 45), "no end token was drawn");
+    for (plain, whole) in plain.iter().zip(&whole) {
+        assert_eq!((whole.tokens.len(), whole.finish), (45, FinishReason::Length));
+        assert_eq!(whole.tokens[..plain.tokens.len()], plain.tokens, "what comes before is the same");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod metrics;
 mod rollout;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use candle_core::Tensor;
 use plumb_core::recipe::{RolloutWeights, Stage};
@@ -84,12 +85,16 @@ impl Objective for Grpo<'_> {
         let (rows, assessed) = self.completions(models, plugins, batch, step, &mut metrics)?;
         let (mut loss_rows, parts) = self.loss_rows(&rows);
         if self.steps_per_batch() > 1 {
+            let start = Instant::now();
             let old = models.policy.logprobs(&loss_rows, self.temperature())?;
             loss_rows.iter_mut().zip(old).for_each(|(row, old)| row.old_logprobs = old);
+            metrics.push(("time/old_logprobs_s".into(), start.elapsed().as_secs_f64()));
         }
         if let Some(reference) = models.store.reference().filter(|_| self.with_reference) {
+            let start = Instant::now();
             let of_reference = reference.logprobs(&loss_rows, self.temperature())?;
             loss_rows.iter_mut().zip(of_reference).for_each(|(row, reference)| row.ref_logprobs = reference);
+            metrics.push(("time/reference_s".into(), start.elapsed().as_secs_f64()));
         }
         step_metrics(&rows, &assessed, &mut metrics);
         let reasons = reasons(&rows, self.stage.grpo.mask_truncated_completions);

@@ -50,6 +50,7 @@ impl<'a> Grpo<'a> {
             min_p: r.min_p,
             max_completion_length: r.max_completion_length,
             stop: r.stop.clone(),
+            ignore_eos: r.ignore_eos,
         }
     }
 
