@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use plumb_core::recipe::{
-    Algorithm, Eval, FaultPolicy, FilterScope, ModelSource, Optimizer, PluginUse, RandomModel, Recipe, Rollout, Stage,
+    Algorithm, DpoLoss, Eval, FaultPolicy, FilterScope, ModelSource, Optimizer, PluginUse, RandomModel, Recipe, Rollout, Stage,
 };
 
 use crate::diagnostic::{Diagnostic, did_you_mean};
@@ -99,6 +99,7 @@ fn stage(stage: &Stage, folder: &Path) -> Result<(), Diagnostic> {
     match stage.algorithm {
         Algorithm::Sft => sft(stage, &key)?,
         Algorithm::Grpo => grpo(stage, &key)?,
+        Algorithm::Dpo => dpo(stage, &key)?,
     }
     stage.eval.iter().try_for_each(|eval| evaluation(eval, stage, folder, &key))
 }
@@ -121,17 +122,50 @@ fn optimizer(optimizer: &Optimizer, key: &dyn Fn(&str) -> String) -> Result<(), 
 fn sft(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
     require(stage.sft.batch_size > 0, &key("sft.batch_size"), "must be at least 1")?;
     require(stage.sft.max_length > 1, &key("sft.max_length"), "must be at least 2")?;
-    for (name, there) in
+    learns_from_data(stage, key)
+}
+
+fn dpo(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
+    let dpo = &stage.dpo;
+    require(dpo.batch_size > 0, &key("dpo.batch_size"), "must be at least 1")?;
+    require(dpo.max_length > 1, &key("dpo.max_length"), "must be at least 2")?;
+    require(dpo.beta > 0.0 && dpo.beta.is_finite(), &key("dpo.beta"), "must be a finite number above 0")?;
+    let smoothing = dpo.label_smoothing;
+    require((0.0..0.5).contains(&smoothing), &key("dpo.label_smoothing"), "must be at least 0 and below 0.5")?;
+    require(
+        smoothing > 0.0 || dpo.loss_type != DpoLoss::ExoPair,
+        &key("dpo.label_smoothing"),
+        "must be above 0 with `loss_type = \"exo_pair\"`, whose loss is infinite without; 0.001 is usual",
+    )?;
+    require(
+        dpo.ld_alpha.is_none_or(|alpha| (0.0..=1.0).contains(&alpha)),
+        &key("dpo.ld_alpha"),
+        "must be between 0 and 1: 0 ignores what is longer than the other answer, 1 counts it like the rest",
+    )?;
+    require(
+        (0.0..1.0).contains(&dpo.discopop_tau) && dpo.discopop_tau > 0.0,
+        &key("dpo.discopop_tau"),
+        "must be above 0 and below 1",
+    )?;
+    require(
+        !dpo.loss_type.sorts() || dpo.batch_size >= 2 * stage.optimizer.gradient_accumulation_steps,
+        &key("dpo.batch_size"),
+        "must give each of the `optimizer.gradient_accumulation_steps` at least two pairs: this loss compares them with each other",
+    )?;
+    learns_from_data(stage, key)
+}
+
+/// Stages that sample nothing have nobody judge it.
+fn learns_from_data(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
+    let name = stage.algorithm.name();
+    for (list, there) in
         [("rewards", !stage.rewards.is_empty()), ("judges", !stage.judges.is_empty()), ("shapers", !stage.shapers.is_empty())]
     {
-        require(!there, &key(name), "has no meaning in a stage with `algorithm = \"sft\"`")?;
+        require(!there, &key(list), &format!("has no meaning in a stage with `algorithm = \"{name}\"`"))?;
     }
     let of_data = stage.filters.iter().all(|filter| filter.scope == FilterScope::Dataset);
-    require(
-        of_data,
-        &key("filters"),
-        "must have `scope = \"dataset\"` in a stage with `algorithm = \"sft\"`, which samples nothing",
-    )
+    let rule = format!("must have `scope = \"dataset\"` in a stage with `algorithm = \"{name}\"`, which samples nothing");
+    require(of_data, &key("filters"), &rule)
 }
 
 fn grpo(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
@@ -255,6 +289,11 @@ mod tests {
             max_steps = 1
             data.train = ["rows.jsonl"]
             rewards = [{ plugin = "a" }]
+            [[stages]]
+            name = "pairs"
+            algorithm = "dpo"
+            max_steps = 1
+            data.train = ["rows.jsonl"]
         "#;
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
         recipe(&crate::recipe_file::parse(text, &sets)?, folder.path())
@@ -299,6 +338,14 @@ mod tests {
             ("stages.rl.optimizer.adam_beta2=1.0", "stages.rl.optimizer.adam_beta2"),
             ("stages.rl.optimizer.learning_rate=nan", "stages.rl.optimizer.learning_rate"),
             ("stages.sft.rewards=[{ plugin = \"a\" }]", "stages.sft.rewards"),
+            ("stages.pairs.dpo.batch_size=0", "stages.pairs.dpo.batch_size"),
+            ("stages.pairs.dpo.beta=0", "stages.pairs.dpo.beta"),
+            ("stages.pairs.dpo.label_smoothing=0.5", "stages.pairs.dpo.label_smoothing"),
+            ("stages.pairs.dpo.loss_type=exo_pair", "stages.pairs.dpo.label_smoothing"),
+            ("stages.pairs.dpo={ loss_type = \"aot\", batch_size = 1 }", "stages.pairs.dpo.batch_size"),
+            ("stages.pairs.dpo.ld_alpha=2", "stages.pairs.dpo.ld_alpha"),
+            ("stages.pairs.dpo.discopop_tau=0", "stages.pairs.dpo.discopop_tau"),
+            ("stages.pairs.rewards=[{ plugin = \"a\" }]", "stages.pairs.rewards"),
             ("stages.rl.eval={ reward = { plugin = \"a\" } }", "stages.rl.eval.files"),
             ("stages.rl.grpo.importance_sampling_clip_max=0", "stages.rl.grpo.importance_sampling_clip_max"),
             ("stages.rl.rewards.a.grants={ models = [\"grader\"] }", "stages.rl.rewards.a.grants.models"),

@@ -186,6 +186,9 @@ pub struct Stage {
     /// Stage `sft`: how a batch is made.
     #[serde(default)]
     pub sft: Sft,
+    /// Stage `dpo`: how a batch is made, and the loss.
+    #[serde(default)]
+    pub dpo: Dpo,
     /// Stage `grpo`: how completions are sampled.
     #[serde(default)]
     pub rollout: Rollout,
@@ -231,13 +234,27 @@ pub enum Algorithm {
     Sft,
     /// Group-relative policy optimization on sampled completions.
     Grpo,
+    /// Direct preference optimization on the pairs of the data.
+    Dpo,
+}
+
+impl Algorithm {
+    /// As recipes write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Sft => "sft",
+            Algorithm::Grpo => "grpo",
+            Algorithm::Dpo => "dpo",
+        }
+    }
 }
 
 /// Prompts, and what comes with them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// JSONL or Parquet files with `prompt` (a text, or TRL's list of messages) or `messages`, and `completion` for `sft`; further columns reach the plugins.
+    /// JSONL or Parquet files with `prompt` (a text, or TRL's list of messages) or `messages`, and `completion` for `sft`, or
+    /// `chosen` and `rejected` for `dpo`; further columns reach the plugins.
     pub train: Vec<PathBuf>,
     /// Rows to leave out at the start of the training files, after shuffling; they are for the evaluation.
     #[serde(default)]
@@ -338,6 +355,99 @@ pub struct Sft {
 impl Default for Sft {
     fn default() -> Self {
         Sft { batch_size: 8, max_length: 1024 }
+    }
+}
+
+/// Direct preference optimization (Rafailov et al. 2023) and its variants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dpo {
+    /// Pairs per step.
+    pub batch_size: usize,
+    /// Longest prompt and answer together, in tokens; see `truncate`.
+    pub max_length: usize,
+    /// Whether answers that pass `max_length` are cut at the end. Otherwise they are refused when the data is read.
+    pub truncate: bool,
+    /// What is done with a pair's log-ratios.
+    pub loss_type: DpoLoss,
+    /// Weight of the implicit KL against the reference, the policy as the stage began: the higher, the nearer the policy stays.
+    pub beta: f64,
+    /// Share of the pairs whose labels are taken to be wrong: of `sigmoid` (conservative DPO), `robust`, `exo_pair`, `aot` and
+    /// `aot_unpaired`; others ignore it. Below 0.5.
+    pub label_smoothing: f64,
+    /// Takes the reference's log-probabilities as 0. It is then not kept in memory, and rewards in the metrics are beta times the
+    /// policy's log-probabilities.
+    pub reference_free: bool,
+    /// Divides a sequence's log-probability by its tokens. When absent: as TRL does, for `ipo` alone. `sigmoid` with it is TRL's `sigmoid_norm`.
+    pub average_log_prob: Option<bool>,
+    /// What tokens beyond the length of the pair's shorter answer count (LD-DPO, Liu et al. 2024); as all others when absent.
+    pub ld_alpha: Option<f64>,
+    /// Temperature of `discopop`'s blend.
+    pub discopop_tau: f64,
+}
+
+impl Default for Dpo {
+    fn default() -> Self {
+        Dpo {
+            batch_size: 8,
+            max_length: 1024,
+            truncate: false,
+            loss_type: DpoLoss::Sigmoid,
+            beta: 0.1,
+            label_smoothing: 0.0,
+            reference_free: false,
+            average_log_prob: None,
+            ld_alpha: None,
+            discopop_tau: 0.05,
+        }
+    }
+}
+
+impl Dpo {
+    /// Whether sequences' log-probabilities are means over their tokens.
+    pub fn averages(&self) -> bool {
+        self.average_log_prob.unwrap_or(self.loss_type == DpoLoss::Ipo)
+    }
+}
+
+/// Losses over preference pairs, by TRL's names. c and r are the log-ratios of policy to reference of the chosen and the rejected
+/// answer, h = c - r and e the label smoothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DpoLoss {
+    /// -(1 - e) ln σ(beta h) - e ln σ(-beta h) (Rafailov et al. 2023).
+    Sigmoid,
+    /// max(0, 1 - beta h) (SLiC, Zhao et al. 2023).
+    Hinge,
+    /// (h - 1 / (2 beta))² (Azar et al. 2023).
+    Ipo,
+    /// KL of σ(±beta h) from (1 - e, e) (Ji et al. 2024).
+    ExoPair,
+    /// -ln σ(beta c) - ½ ln σ(-beta c) - ½ ln σ(-beta r) (Chen et al. 2024).
+    NcaPair,
+    /// (-(1 - e) ln σ(beta h) + e ln σ(-beta h)) / (1 - 2 e) (Chowdhury et al. 2024).
+    Robust,
+    /// -ln σ(beta c) - ln σ(-beta r) (Jung et al. 2024, without the shift).
+    BcoPair,
+    /// (c - 1 / (2 beta))² + (r + 1 / (2 beta))² (Wu et al. 2024).
+    SppoHard,
+    /// `sigmoid` of sorted log-probability differences against the reference's sorted ones (Melnyk et al. 2024).
+    #[serde(alias = "aot_pair")]
+    Aot,
+    /// `sigmoid` of sorted c against sorted r (Melnyk et al. 2024).
+    AotUnpaired,
+    /// σ(-beta c) + σ(beta r): the chosen answer gets likelier (D'Oosterlinck et al. 2024).
+    ApoZero,
+    /// σ(beta c) + σ(-beta h): both get less likely, the rejected one more so.
+    ApoDown,
+    /// Blend of the logistic and the exponential loss by σ(beta h / tau) (Lu et al. 2024).
+    Discopop,
+}
+
+impl DpoLoss {
+    /// Whether pairs are compared with each other, by rank.
+    pub fn sorts(self) -> bool {
+        matches!(self, DpoLoss::Aot | DpoLoss::AotUnpaired)
     }
 }
 

@@ -42,25 +42,39 @@ pub fn parts(rows: usize, parts: usize) -> Vec<Range<usize>> {
     (0..parts).map(|i| rows * i / parts..rows * (i + 1) / parts).collect()
 }
 
-/// Divides rows, in order, into runs of at most [`MICRO_BATCH_TOKENS_MAX`] tokens; a prompt that neighbors share counts once.
-pub fn micro_batches(rows: &[LossRow]) -> Vec<Range<usize>> {
+/// Divides rows, in order, into runs of at most [`MICRO_BATCH_TOKENS_MAX`] tokens; a prompt that neighbors share counts once. Each `unit`
+/// rows in a row stay together, whatever their length.
+pub fn micro_batches(rows: &[LossRow], unit: usize) -> Vec<Range<usize>> {
     let mut batches: Vec<Range<usize>> = Vec::new();
     let mut tokens = 0;
-    for (i, row) in rows.iter().enumerate() {
-        let shared = batches.last().is_some_and(|batch| batch.end > batch.start && Arc::ptr_eq(&rows[i - 1].prompt, &row.prompt));
-        let added = row.completion.len() + if shared { 0 } else { row.prompt.len() };
+    for (i, together) in rows.chunks(unit).enumerate() {
+        let (start, end) = (i * unit, i * unit + together.len());
+        let alone = packed_tokens(together, None);
+        let before = batches.last().and_then(|_| rows[..start].last());
+        let added = packed_tokens(together, before);
         match batches.last_mut() {
             Some(batch) if tokens + added <= MICRO_BATCH_TOKENS_MAX => {
-                batch.end = i + 1;
+                batch.end = end;
                 tokens += added;
             }
             _ => {
-                batches.push(i..i + 1);
-                tokens = row.prompt.len() + row.completion.len();
+                batches.push(start..end);
+                tokens = alone;
             }
         }
     }
     batches
+}
+
+/// Tokens of rows when each shared prompt is there once, also one that is shared with the row before them.
+fn packed_tokens(rows: &[LossRow], before: Option<&LossRow>) -> usize {
+    let (mut tokens, mut last) = (0, before);
+    for row in rows {
+        let shared = last.is_some_and(|last| Arc::ptr_eq(&last.prompt, &row.prompt));
+        tokens += row.completion.len() + if shared { 0 } else { row.prompt.len() };
+        last = Some(row);
+    }
+    tokens
 }
 
 /// Packs rows: each shared prompt once, then its completions as segments that continue it. Targets are the completions' tokens,
@@ -114,10 +128,14 @@ mod tests {
         let prompt: Arc<[u32]> = vec![0; 1000].into();
         let rows: Vec<LossRow> = (0..7).map(|_| row(&prompt, &[0; 400])).collect();
         // A prompt of 1000 shared by two completions of 400, again and again.
-        assert_eq!(micro_batches(&rows), [0..2, 2..4, 4..6, 6..7]);
+        assert_eq!(micro_batches(&rows, 1), [0..2, 2..4, 4..6, 6..7]);
+        // Two rows with prompts of their own are 2800 tokens, and stay together.
+        let apart: Vec<LossRow> = (0..4).map(|_| row(&vec![0; 1000].into(), &[0; 400])).collect();
+        assert_eq!(micro_batches(&apart, 2), [0..2, 2..4]);
+        assert_eq!(micro_batches(&apart, 1).len(), 4);
         let only = 0..1;
-        assert_eq!(micro_batches(&[row(&prompt, &[0; 3000])]), [only]);
-        assert!(micro_batches(&[]).is_empty());
+        assert_eq!(micro_batches(&[row(&prompt, &[0; 3000])], 1), [only]);
+        assert!(micro_batches(&[], 1).is_empty());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use plumb_model::{LoadedModel, Tokenizer};
 use crate::error::Result;
 use crate::loss;
 use crate::loss::grpo::TokenStats;
-use crate::objective::Objective;
+use crate::objective::{Grain, Objective};
 use crate::pack::{self, LossRow};
 
 /// Seconds that [`Policy::add_gradients`] spent since [`Policy::take_times`] was last called.
@@ -104,12 +104,12 @@ impl Policy {
         Ok(sampler.generate(&self.tokenizer, prompts, num_generations, sampling, stream, on_group)?)
     }
 
-    /// Log-probabilities of the rows' completions, one list per row.
-    pub fn logprobs(&mut self, rows: &[LossRow], temperature: f32) -> Result<Vec<Vec<f32>>> {
+    /// Log-probabilities of the rows' completions, one list per row. Each `unit` rows in a row are evaluated together, as
+    /// [`Policy::add_gradients`] does.
+    pub fn logprobs(&mut self, rows: &[LossRow], unit: usize, temperature: f32) -> Result<Vec<Vec<f32>>> {
         let mut all = Vec::with_capacity(rows.len());
-        for range in pack::micro_batches(rows) {
-            let (packed, targets) = pack::pack(&rows[range.clone()]);
-            let leaves = self.engine.evaluate(&self.params, &packed, &targets, temperature)?;
+        for range in pack::micro_batches(rows, unit) {
+            let leaves = self.leaves(&rows[range.clone()], temperature)?;
             let mut rest = leaves.logprobs.as_slice();
             for row in &rows[range] {
                 let (of_row, after) = rest.split_at(row.completion.len());
@@ -118,6 +118,12 @@ impl Policy {
             }
         }
         Ok(all)
+    }
+
+    /// The engine's answers about rows as one batch.
+    fn leaves(&mut self, rows: &[LossRow], temperature: f32) -> Result<Leaves> {
+        let (packed, targets) = pack::pack(rows);
+        Ok(self.engine.evaluate(&self.params, &packed, &targets, temperature)?)
     }
 
     /// Last hidden states of a sequence after the final norm, `[tokens, d]`.
@@ -136,16 +142,31 @@ impl Policy {
         grads: &mut [f32],
     ) -> Result<(f64, TokenStats)> {
         let (mut loss, mut stats) = (0.0, TokenStats::default());
+        let temperature = objective.temperature();
         for part in parts {
             let part = &rows[part.clone()];
-            for range in pack::micro_batches(part) {
+            let batches = pack::micro_batches(part, objective.grain().rows());
+            // A loss over all rows of several micro-batches is differentiated first; its gradients are then taken back one by one.
+            let whole = (objective.grain() == Grain::Part && batches.len() > 1)
+                .then(|| self.differentiate_whole(objective, part, &batches, &mut stats))
+                .transpose()?;
+            let (of_whole, mut rest) = whole.as_ref().map_or((0.0, None), |(value, grads)| (*value, Some(grads.as_slice())));
+            loss += of_whole;
+            for range in batches {
                 let rows = &part[range];
                 let start = Instant::now();
                 let (packed, targets) = pack::pack(rows);
-                let leaves = self.engine.forward(&self.params, &packed, &targets, objective.temperature())?;
-                let (value, logprobs) = loss::differentiate(&leaves.logprobs, |logprobs| objective.loss(logprobs, rows))?;
-                loss += value;
-                add_stats(&mut stats, objective, &leaves, rows);
+                let leaves = self.engine.forward(&self.params, &packed, &targets, temperature)?;
+                let logprobs = if let Some(grads) = &mut rest {
+                    let (own, after) = grads.split_at(targets.len());
+                    *grads = after;
+                    own.to_vec()
+                } else {
+                    let (value, own) = loss::differentiate(&leaves.logprobs, |logprobs| objective.loss(logprobs, rows))?;
+                    loss += value;
+                    objective.count(&mut stats, rows, &leaves);
+                    own
+                };
                 let forward = start.elapsed();
                 self.engine.backward(&self.params, &LeafGrads { logprobs, entropies: None }, grads)?;
                 self.times.forward_s += forward.as_secs_f64();
@@ -154,14 +175,22 @@ impl Policy {
         }
         Ok((loss, stats))
     }
-}
 
-fn add_stats(stats: &mut TokenStats, objective: &dyn Objective, leaves: &Leaves, rows: &[LossRow]) {
-    let mut at = 0;
-    for row in rows {
-        for t in 0..row.completion.len() {
-            objective.count_token(stats, row, t, leaves.logprobs[at], leaves.entropies[at]);
-            at += 1;
+    /// Loss over all of `part`, and its gradient by the log-probabilities of all micro-batches.
+    fn differentiate_whole(
+        &mut self,
+        objective: &dyn Objective,
+        part: &[LossRow],
+        batches: &[std::ops::Range<usize>],
+        stats: &mut TokenStats,
+    ) -> Result<(f64, Vec<f32>)> {
+        let mut all = Leaves::default();
+        for range in batches {
+            let leaves = self.leaves(&part[range.clone()], objective.temperature())?;
+            all.logprobs.extend(leaves.logprobs);
+            all.entropies.extend(leaves.entropies);
         }
+        objective.count(stats, part, &all);
+        Ok(loss::differentiate(&all.logprobs, |logprobs| objective.loss(logprobs, part))?)
     }
 }

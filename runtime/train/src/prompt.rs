@@ -74,27 +74,51 @@ impl<'a> Prompter<'a> {
     /// [`Error::Row`] when there is neither a `completion` nor a last message of the assistant's.
     pub fn completion(&self, row: &Row) -> Result<Vec<u32>> {
         let text = match (row.columns.get("completion"), row.columns.get("messages")) {
-            (Some(Value::String(text)), _) => text.clone(),
-            (Some(Value::Number(number)), _) => number.to_string(),
-            // TRL's conversational form: the answer as a list with one message.
-            (Some(Value::Array(answer)), _) if answer.len() == 1 => parse_message(row, &answer[0])?.content,
             (None, Some(_)) => match self.messages(row)?.pop() {
                 Some(last) if last.role == "assistant" => last.content,
                 _ => return Err(row.error("`messages` does not end with the assistant's")),
             },
-            (None, None) => return Err(row.error("column `completion` is missing")),
-            (Some(_), _) => return Err(row.error("column `completion` is not a string")),
+            _ => answer(row, "completion")?,
         };
-        let mut tokens = self.tokenizer.encode(&(self.format.completion_prefix.clone() + &text))?;
+        self.finished(&text)
+    }
+
+    /// Ids of the row's `chosen` and `rejected` answers, end-of-text tokens included. Each is a text or a list of messages that ends with
+    /// the assistant's; those before it are the prompt where the row has none of its own.
+    ///
+    /// # Errors
+    /// [`Error::Row`] when an answer is missing, empty or of another form, or when the two go on from different prompts.
+    pub fn pair(&self, row: &Row) -> Result<(Vec<u32>, Vec<u32>)> {
+        let before = |column: &str| match row.columns.get(column) {
+            Some(Value::Array(messages)) => messages.split_last().map(|(_, before)| before).unwrap_or_default(),
+            _ => &[],
+        };
+        if before("chosen") != before("rejected") {
+            return Err(
+                row.error("the messages before the last one of `chosen` and of `rejected` differ: they answer different prompts")
+            );
+        }
+        let ids = |column: &str| {
+            let text = answer(row, column)?;
+            if text.is_empty() { Err(row.error(format!("column `{column}` is empty"))) } else { self.finished(&text) }
+        };
+        Ok((ids("chosen")?, ids("rejected")?))
+    }
+
+    fn finished(&self, answer: &str) -> Result<Vec<u32>> {
+        let mut tokens = self.tokenizer.encode(&(self.format.completion_prefix.clone() + answer))?;
         tokens.push(self.end);
         Ok(tokens)
     }
 
-    /// The row's `messages`, or its `prompt` where that is a list of them (TRL's conversational form), or else the template as the
-    /// user's message; in all cases after the recipe's system message.
+    /// The row's `messages`, or its `prompt` where that is a list of them (TRL's conversational form), or the conversation that `chosen`
+    /// goes on where there is no `prompt`, or else the template as the user's message; in all cases after the recipe's system message.
     fn messages(&self, row: &Row) -> Result<Vec<Message>> {
         let conversation = self.conversational_prompt(row);
-        let mut messages = match row.columns.get("messages").or(conversation) {
+        let implicit = || {
+            row.columns.get("chosen").filter(|chosen| self.plain() && has_prompt(chosen) && !row.columns.contains_key("prompt"))
+        };
+        let mut messages = match row.columns.get("messages").or(conversation).or_else(implicit) {
             Some(Value::Array(all)) => all.iter().map(|m| parse_message(row, m)).collect::<Result<Vec<_>>>()?,
             Some(_) => return Err(row.error("column `messages` is not a list")),
             None => vec![message("user", &self.template(row)?)],
@@ -108,8 +132,12 @@ impl<'a> Prompter<'a> {
 
     /// The column `prompt` where it is a list, unless the recipe has a template of its own for it.
     fn conversational_prompt<'r>(&self, row: &'r Row) -> Option<&'r Value> {
-        let plain = self.format.template == PromptFormat::default().template;
-        row.columns.get("prompt").filter(|prompt| plain && prompt.is_array())
+        row.columns.get("prompt").filter(|prompt| self.plain() && prompt.is_array())
+    }
+
+    /// Whether the recipe has no template of its own.
+    fn plain(&self) -> bool {
+        self.format.template == PromptFormat::default().template
     }
 
     fn template(&self, row: &Row) -> Result<String> {
@@ -119,6 +147,32 @@ impl<'a> Prompter<'a> {
             row.error(format!("the prompt's template fails: {e}; columns: {}", names.join(", ")))
         })
     }
+}
+
+/// The text of an answer's column: a text, a number, or the last of a list of messages (TRL's conversational form).
+fn answer(row: &Row, column: &str) -> Result<String> {
+    match row.columns.get(column) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Number(number)) => Ok(number.to_string()),
+        Some(Value::Array(messages)) if !messages.is_empty() => {
+            let last = parse_message(row, &messages[messages.len() - 1])?;
+            if last.role == "assistant" || messages.len() == 1 {
+                Ok(last.content)
+            } else {
+                Err(row.error(format!("column `{column}` does not end with the assistant's message")))
+            }
+        }
+        Some(_) => Err(row.error(format!("column `{column}` is not a string"))),
+        None => {
+            let names: Vec<&str> = row.columns.keys().map(String::as_str).collect();
+            Err(row.error(format!("column `{column}` is missing; columns: {}", names.join(", "))))
+        }
+    }
+}
+
+/// Whether a list of messages has some before its last.
+fn has_prompt(messages: &Value) -> bool {
+    messages.as_array().is_some_and(|messages| messages.len() > 1)
 }
 
 fn parse_message(row: &Row, value: &Value) -> Result<Message> {

@@ -1,7 +1,9 @@
 //! What a stage reads before it begins.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use plumb_core::recipe::{Algorithm, Data, Stage};
 use plumb_core::seed::Stream;
@@ -10,19 +12,32 @@ use plumb_model::config::ModelConfig;
 
 use crate::data::{self, Row};
 use crate::error::{Error, Result};
+use crate::pack::{self, LossRow};
 use crate::pipeline::rows::{Example, data_columns};
 use crate::prompt::Prompter;
 
 /// A stage's rows, read and tokenized.
+#[derive(Default)]
 pub struct StageData {
     /// Training rows, in an order that depends on the seed alone.
     pub examples: Vec<Example>,
     /// Their completions; empty but in `sft` stages.
     pub completions: Vec<Vec<u32>>,
+    /// Their answers; empty but in stages that learn from preferences.
+    pub pairs: Vec<AnswerPair>,
     /// Rows for the evaluation.
     pub eval: Vec<Example>,
     /// Names of all columns of training and evaluation rows.
     pub columns: BTreeSet<String>,
+}
+
+/// Two answers to a prompt, as ids with the end-of-text token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerPair {
+    /// The one that was preferred.
+    pub chosen: Vec<u32>,
+    /// The other.
+    pub rejected: Vec<u32>,
 }
 
 impl StageData {
@@ -46,6 +61,7 @@ impl StageData {
         let rollout = &stage.rollout;
         let max_prompt = match stage.algorithm {
             Algorithm::Sft => stage.sft.max_length.min(config.max_position_embeddings).saturating_sub(1),
+            Algorithm::Dpo => stage.dpo.max_length.min(config.max_position_embeddings).saturating_sub(1),
             Algorithm::Grpo => {
                 room(rollout.max_completion_length, "rollout.max_completion_length")?.min(rollout.max_prompt_length)
             }
@@ -56,13 +72,19 @@ impl StageData {
             let (prompt_text, prompt) = prompter.prompt(row, id as u64, max_tokens)?;
             Ok(Example { row: row.clone(), prompt_text, prompt })
         };
-        let mut this = StageData { examples: Vec::new(), completions: Vec::new(), eval: Vec::new(), columns: BTreeSet::new() };
+        let mut this = StageData::default();
         for i in chosen {
             let one = example(&rows[i], i, max_prompt)?;
             if stage.algorithm == Algorithm::Sft {
                 let mut completion = prompter.completion(&rows[i])?;
                 completion.truncate(stage.sft.max_length.min(config.max_position_embeddings) - one.prompt.tokens.len());
                 this.completions.push(completion);
+            }
+            if stage.algorithm == Algorithm::Dpo {
+                let key = format!("stages.{}.dpo", stage.name);
+                let limit = stage.dpo.max_length.min(config.max_position_embeddings);
+                let pair = pair(&prompter, &rows[i], one.prompt.tokens.len(), limit, stage.dpo.truncate, &key);
+                this.pairs.push(pair.map_err(|error| of_stage(error, &stage.name))?);
             }
             this.examples.push(one);
         }
@@ -101,7 +123,51 @@ impl StageData {
         self.examples.retain(|_| kept.next().unwrap_or(true));
         let mut kept = (0..self.completions.len()).map(|row| dropped.binary_search(&row).is_err());
         self.completions.retain(|_| kept.next().unwrap_or(true));
+        let mut kept = (0..self.pairs.len()).map(|row| dropped.binary_search(&row).is_err());
+        self.pairs.retain(|_| kept.next().unwrap_or(true));
     }
+}
+
+/// A broken row's error with the stage that wanted it.
+fn of_stage(error: Error, stage: &str) -> Error {
+    match error {
+        Error::Row { path, unit, number, reason } => {
+            Error::Row { path, unit, number, reason: format!("stage `{stage}`: {reason}") }
+        }
+        other => other,
+    }
+}
+
+/// The answers of a row whose prompt has `prompt` tokens. `key` is that of the settings with `max_length` and `truncate`.
+fn pair(prompter: &Prompter, row: &Row, prompt: usize, limit: usize, truncate: bool, key: &str) -> Result<AnswerPair> {
+    let (mut chosen, mut rejected) = prompter.pair(row)?;
+    for (name, answer) in [("chosen", &mut chosen), ("rejected", &mut rejected)] {
+        let tokens = prompt + answer.len();
+        if tokens > limit && !truncate {
+            return Err(row.error(format!(
+                "prompt and `{name}` have {tokens} tokens, more than the {limit} allowed; raise `{key}.max_length`, within the model's \
+                 context, or cut such answers with `{key}.truncate = true`"
+            )));
+        }
+        answer.truncate(limit - prompt);
+    }
+    if chosen == rejected {
+        let reason = "`chosen` and `rejected` are the same tokens, so nothing is preferred; remove the row";
+        return Err(row.error(if truncate { format!("{reason}, or raise `{key}.max_length`") } else { reason.into() }));
+    }
+    Ok(AnswerPair { chosen, rejected })
+}
+
+/// Rows of a step over pairs, two for each of `chosen`, and their division into `parts`, which never parts a pair. Each row's weight is
+/// 1 / pairs.
+pub(crate) fn pair_rows(data: &StageData, chosen: &[usize], parts: usize) -> (Vec<LossRow>, Vec<Range<usize>>) {
+    let weight = 1.0 / chosen.len() as f64;
+    let rows = chosen.iter().flat_map(|&i| {
+        let (prompt, pair): (Arc<[u32]>, _) = (data.examples[i].prompt.tokens.as_slice().into(), &data.pairs[i]);
+        [&pair.chosen, &pair.rejected].map(|answer| LossRow::new(prompt.clone(), answer.clone(), weight))
+    });
+    let parts = pack::parts(chosen.len(), parts).into_iter().map(|part| 2 * part.start..2 * part.end);
+    (rows.collect(), parts.collect())
 }
 
 /// What to tell of evaluations whose prompts some stage trains on, be it another one: their accuracy is no held-out one.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use plumb_core::PluginId;
-use plumb_core::recipe::{Algorithm, FilterScope, Recipe, Stage};
+use plumb_core::recipe::{Algorithm, Dpo, DpoLoss, FilterScope, Recipe, Stage};
 use plumb_kernels::cpu::global_norm::global_norm;
 use plumb_model::LoadedModel;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use crate::generations::loader::Loader;
 use crate::models::{ModelServer, ModelStore, Served};
 use crate::objective::grpo::Grpo;
 use crate::objective::sft::Sft;
-use crate::objective::{Lesson, Objective};
+use crate::objective::{self, Lesson, Objective};
 use crate::optimizer::{AdamW, clip_scale};
 use crate::pipeline::dataset;
 use crate::plugins::{PluginFactory, StagePlugins};
@@ -177,27 +177,54 @@ fn check(recipe: &Recipe) -> Result<()> {
     for stage in &recipe.stages {
         let key = |rest: &str| format!("stages.{}.{rest}", stage.name);
         let grpo = stage.algorithm == Algorithm::Grpo;
+        let name = stage.algorithm.name();
         if grpo && stage.rewards.is_empty() && stage.judges.is_empty() {
             return wrong(key("rewards"), "grpo learns from rewards and judges, and there is none");
         }
         let judges_completions = !(stage.rewards.is_empty() && stage.judges.is_empty() && stage.shapers.is_empty());
         if !grpo && judges_completions {
-            return wrong(key("rewards"), "sft has no use for rewards, judges or shapers");
+            return wrong(key("rewards"), &format!("{name} has no use for rewards, judges or shapers"));
         }
         if !grpo && stage.filters.iter().any(|filter| filter.scope == FilterScope::Step) {
-            return wrong(key("filters"), "sft samples no completions; a filter of its data has `scope = \"dataset\"`");
+            let reason = format!("{name} samples no completions; a filter of its data has `scope = \"dataset\"`");
+            return wrong(key("filters"), &reason);
         }
-        if grpo && !(1..=4096).contains(&stage.rollout.num_generations) {
-            return wrong(key("rollout.num_generations"), "must be between 1 and 4096");
-        }
-        if grpo && stage.rollout.max_completion_length == 0 {
-            return wrong(key("rollout.max_completion_length"), "must be at least 1");
-        }
-        if grpo && stage.rollout.prompts_per_step == 0 {
-            return wrong(key("rollout.prompts_per_step"), "must be at least 1");
-        }
-        if !grpo && stage.sft.batch_size == 0 {
-            return wrong(key("sft.batch_size"), "must be at least 1");
+        match stage.algorithm {
+            Algorithm::Grpo => {
+                if !(1..=4096).contains(&stage.rollout.num_generations) {
+                    return wrong(key("rollout.num_generations"), "must be between 1 and 4096");
+                }
+                if stage.rollout.max_completion_length == 0 {
+                    return wrong(key("rollout.max_completion_length"), "must be at least 1");
+                }
+                if stage.rollout.prompts_per_step == 0 {
+                    return wrong(key("rollout.prompts_per_step"), "must be at least 1");
+                }
+            }
+            Algorithm::Sft if stage.sft.batch_size == 0 => return wrong(key("sft.batch_size"), "must be at least 1"),
+            Algorithm::Sft => {}
+            Algorithm::Dpo => {
+                let Dpo { batch_size, loss_type, label_smoothing, beta, .. } = stage.dpo;
+                if batch_size == 0 {
+                    return wrong(key("dpo.batch_size"), "must be at least 1");
+                }
+                if beta <= 0.0 || !beta.is_finite() {
+                    return wrong(key("dpo.beta"), "must be a finite number above 0");
+                }
+                if !(0.0..0.5).contains(&label_smoothing) {
+                    return wrong(key("dpo.label_smoothing"), "must be at least 0 and below 0.5");
+                }
+                if loss_type == DpoLoss::ExoPair && label_smoothing == 0.0 {
+                    let reason =
+                        "must be above 0 with `loss_type = \"exo_pair\"`, whose loss is infinite without; 0.001 is usual";
+                    return wrong(key("dpo.label_smoothing"), reason);
+                }
+                if loss_type.sorts() && batch_size < 2 * stage.optimizer.gradient_accumulation_steps {
+                    let reason = "leaves a part of the step with one pair, and `aot` compares pairs with each other; give each of the \
+                                  `optimizer.gradient_accumulation_steps` at least 2";
+                    return wrong(key("dpo.batch_size"), reason);
+                }
+            }
         }
         if stage.max_steps == 0 {
             return wrong(key("max_steps"), "must be at least 1");
@@ -236,6 +263,7 @@ fn sampler(seed: u64, index: usize, stage: &Stage, data: &StageData) -> Result<S
     let needed = match stage.algorithm {
         Algorithm::Sft => stage.sft.batch_size,
         Algorithm::Grpo => stage.rollout.prompts_per_step,
+        Algorithm::Dpo => stage.dpo.batch_size,
     };
     let rows = data.examples.len();
     Sampler::new(seed, index as u64, rows, needed).ok_or_else(|| Error::TooFewRows { stage: stage.name.clone(), rows, needed })
@@ -293,7 +321,11 @@ impl Run<'_> {
         let stage = &self.request.recipe.stages[index];
         let done = from.map_or(0, |checkpoint| checkpoint.progress.stage_step);
         self.observer.stage(stage, done);
-        let needs_reference = stage.algorithm == Algorithm::Grpo && (stage.grpo.beta != 0.0 || stage.grpo.log_kl);
+        let needs_reference = match stage.algorithm {
+            Algorithm::Sft => false,
+            Algorithm::Grpo => stage.grpo.beta != 0.0 || stage.grpo.log_kl,
+            Algorithm::Dpo => !stage.dpo.reference_free,
+        };
         self.store.begin_stage(&self.policy, stage, needs_reference);
         self.optimizer = AdamW::new(&self.policy.params.layout);
         let state = |key: &str| from.map_or(Ok(None), |checkpoint| Ok(checkpoint.plugin(key)?));
@@ -319,6 +351,7 @@ impl Run<'_> {
             Algorithm::Grpo => {
                 Box::new(Grpo { seed: self.request.recipe.seed, stage, data, sampler, with_reference: needs_reference })
             }
+            Algorithm::Dpo => Box::new(objective::dpo::Dpo { stage, data, sampler }),
         };
         if done == 0 && stage.eval.is_some() {
             let mut metrics = MetricSet::new(&stage.name, self.step);

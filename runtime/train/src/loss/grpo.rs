@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use num_traits::Float;
 use plumb_core::recipe::{Grpo, KlEstimator, LossType};
 
+use super::dpo::PairStats;
 use super::importance::{self, SamplerStats};
 use crate::kl;
 
@@ -110,7 +111,7 @@ pub fn token_weight(loss_type: LossType, tokens: usize, max_completion_length: u
     1.0 / divisor.max(1) as f64
 }
 
-/// Sums over unmasked tokens behind the metrics `kl`, `entropy` and `clip_ratio/*`; micro-batches add up.
+/// Sums over unmasked tokens behind the metrics `kl`, `entropy` and `clip_ratio/*`, and over pairs; micro-batches add up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenStats {
     /// Unmasked tokens.
@@ -125,9 +126,17 @@ pub struct TokenStats {
     pub clipped_high: f64,
     /// Of the sampler, where it was another policy.
     pub sampler: SamplerStats,
+    /// Of pairs, where the loss is over them.
+    pub pairs: PairStats,
 }
 
 impl TokenStats {
+    /// Counts tokens of which only the entropy is of interest.
+    pub fn add_entropies(&mut self, entropies: &[f32]) {
+        self.tokens += entropies.len() as f64;
+        self.entropy += entropies.iter().map(|&entropy| f64::from(entropy)).sum::<f64>();
+    }
+
     /// Counts one unmasked token. `old` and `reference` are None where the loss has none.
     pub fn add<F: Float>(&mut self, clip: &Clip, logprob: F, old: Option<F>, reference: Option<F>, advantage: F, entropy: F) {
         let number = |x: F| x.to_f64().unwrap_or(f64::NAN);

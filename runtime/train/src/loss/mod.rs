@@ -1,14 +1,24 @@
 //! Losses: small candle graphs over per-token log-probabilities.
 //!
 //! Tokens of a batch lie flat (`[M]`, no padding), each with a weight that carries the whole normalization: a loss is
-//! `Σ_t weight_t · loss_t`, so that micro-batches simply add up. The graphs take any float dtype: float32 in training, float64
-//! where reference numbers are compared.
+//! `Σ_t weight_t · loss_t`, so that micro-batches simply add up. Losses over sequences ([`dpo`]) first make sums over tokens, and
+//! have a weight per pair. The graphs take any float dtype: float32 in training, float64 where reference numbers are compared.
 
+pub mod dpo;
 pub mod grpo;
 pub mod importance;
 pub mod sft;
 
 use candle_core::{Device, Tensor, Var, WithDType};
+
+/// ln σ(x) by element, without overflow and with the exact gradient σ(-x) everywhere, at 0 too.
+///
+/// `(x - m) - ln(e^-m + e^(x - m))` with the constant m = max(x, 0).
+pub fn log_sigmoid(x: &Tensor) -> candle_core::Result<Tensor> {
+    let m = x.detach().relu()?;
+    let shifted = (x - &m)?;
+    &shifted - (m.neg()?.exp()? + shifted.exp()?)?.log()?
+}
 
 /// Value of a loss and its gradient by the log-probabilities, `[M]`.
 ///

@@ -267,7 +267,7 @@ fn continuation_logprobs(model: &mut Policy, prompt: Vec<u32>, continuations: Ve
     let there: Vec<bool> = continuations.iter().map(|tokens| !tokens.is_empty()).collect();
     let rows = continuations.into_iter().filter(|tokens| !tokens.is_empty());
     let rows: Vec<LossRow> = rows.map(|tokens| LossRow::new(prompt.clone(), tokens, 1.0)).collect();
-    let mut answers = model.logprobs(&rows, 1.0).map_err(|error| failed(&error))?.into_iter();
+    let mut answers = model.logprobs(&rows, 1, 1.0).map_err(|error| failed(&error))?.into_iter();
     Ok(there.into_iter().map(|there| if there { answers.next().unwrap_or_default() } else { Vec::new() }).collect())
 }
 

@@ -40,7 +40,7 @@ impl StepModels for Served<'_> {
             return Err(plumb_model::Error::Request("a completion without text needs an end-of-text token".into()).into());
         }
         let row = LossRow::new(prompt.tokens.as_slice().into(), tokens.clone(), 1.0);
-        let logprobs = policy.logprobs(&[row], self.temperature)?.concat();
+        let logprobs = policy.logprobs(&[row], 1, self.temperature)?.concat();
         Ok(Completion { tokens, logprobs, text, finish: sampled.finish })
     }
 }

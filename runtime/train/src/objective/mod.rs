@@ -1,11 +1,13 @@
 //! Algorithms: what a step learns from, and the loss over it. The loop around them is one ([`crate::trainer`]).
 
+pub mod dpo;
 pub mod grpo;
 pub mod sft;
 
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
+use plumb_model::engine::Leaves;
 
 use crate::error::Result;
 use crate::generations::observed::Observed;
@@ -30,14 +32,39 @@ pub trait Objective {
         1.0
     }
 
-    /// Loss of a micro-batch as a scalar graph over its log-probabilities, `[M]` in the order of [`crate::pack::pack`].
+    /// What the loss must see together; see [`Objective::loss`].
+    fn grain(&self) -> Grain {
+        Grain::Rows(1)
+    }
+
+    /// Loss of rows as a scalar graph over their log-probabilities, `[M]` in the order of [`crate::pack::pack`]. The rows are whole
+    /// grains; losses of a step's grains add up.
     fn loss(&self, logprobs: &Tensor, rows: &[LossRow]) -> candle_core::Result<Tensor>;
 
-    /// Counts token `t` of a row, with the log-probability and entropy that the loss saw.
-    fn count_token(&self, stats: &mut TokenStats, row: &LossRow, t: usize, logprob: f32, entropy: f32);
+    /// Counts rows, with the log-probabilities and entropies that the loss saw. The rows are whole grains.
+    fn count(&self, stats: &mut TokenStats, rows: &[LossRow], leaves: &Leaves);
 
     /// Writes what was counted over an update.
     fn report(&self, stats: &TokenStats, metrics: &mut MetricSet);
+}
+
+/// What a loss is a function of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grain {
+    /// So many rows that follow each other, at least 1: the loss is a sum over them.
+    Rows(usize),
+    /// All rows of one of [`Lesson::parts`]. Where these are more than one micro-batch, they are evaluated once more than otherwise.
+    Part,
+}
+
+impl Grain {
+    /// Rows that a micro-batch keeps together.
+    pub(crate) fn rows(self) -> usize {
+        match self {
+            Grain::Rows(rows) => rows,
+            Grain::Part => 1,
+        }
+    }
 }
 
 /// What one or more optimizer steps learn from.
@@ -62,6 +89,14 @@ pub struct Lesson {
     pub observed: Vec<Observed>,
     /// Things to tell the user.
     pub messages: Vec<String>,
+}
+
+/// Calls `token` with each token of the rows: its row, its place in it, log-probability and entropy.
+pub(crate) fn for_each_token(rows: &[LossRow], leaves: &Leaves, mut token: impl FnMut(&LossRow, usize, f32, f32)) {
+    let places = rows.iter().flat_map(|row| (0..row.completion.len()).map(move |t| (row, t)));
+    for ((row, t), (&logprob, &entropy)) in places.zip(leaves.logprobs.iter().zip(&leaves.entropies)) {
+        token(row, t, logprob, entropy);
+    }
 }
 
 /// One float32 per token of the rows, `[M]`; each list has a value per token, or one for all.

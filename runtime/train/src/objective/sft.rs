@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use plumb_model::engine::Leaves;
 
 use super::{Lesson, Objective, length_metrics, token_weights};
 use crate::data::Sampler;
@@ -54,9 +55,8 @@ impl Objective for Sft<'_> {
         loss::sft::sft(logprobs, &token_weights(rows)?)
     }
 
-    fn count_token(&self, stats: &mut TokenStats, _row: &LossRow, _t: usize, _logprob: f32, entropy: f32) {
-        stats.tokens += 1.0;
-        stats.entropy += f64::from(entropy);
+    fn count(&self, stats: &mut TokenStats, _rows: &[LossRow], leaves: &Leaves) {
+        stats.add_entropies(&leaves.entropies);
     }
 
     fn report(&self, stats: &TokenStats, metrics: &mut MetricSet) {

@@ -1,6 +1,5 @@
 //! Ten optimizer steps of SmolLM2-135M-Instruct against transformers and PyTorch (`tests/reference/README.md`).
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use plumb_core::recipe::{EngineKind, Stage};
@@ -8,6 +7,7 @@ use plumb_kernels::cpu::global_norm::global_norm;
 use plumb_train::data::Sampler;
 use plumb_train::loss::grpo::{Totals, token_weight};
 use plumb_train::objective::Objective;
+use plumb_train::objective::dpo::Dpo;
 use plumb_train::objective::grpo::Grpo;
 use plumb_train::objective::sft::Sft;
 use plumb_train::optimizer::{AdamW, clip_scale};
@@ -45,6 +45,17 @@ fn rows(curve: &Value) -> Vec<LossRow> {
     all.map(|row| LossRow::new(ids(row, "prompt").into(), ids(row, "completion"), 0.0)).collect()
 }
 
+/// Two rows for each pair, chosen before rejected.
+fn pairs(curve: &Value) -> Vec<LossRow> {
+    let pairs = curve["batch"].as_array().unwrap();
+    let weight = 1.0 / pairs.len() as f64;
+    let rows = pairs.iter().flat_map(|pair| {
+        let prompt: std::sync::Arc<[u32]> = numbers::<u32>(&pair["prompt"]).into();
+        ["chosen", "rejected"].map(|name| LossRow::new(prompt.clone(), numbers(&pair[name]), weight))
+    });
+    rows.collect()
+}
+
 fn stage(algorithm: &str, extra: &str) -> Stage {
     let text = format!(
         "name = 'curve'\nalgorithm = '{algorithm}'\nmax_steps = 10\ndata.train = []\n\
@@ -71,14 +82,10 @@ fn assert_follows(curve: &Value, policy: &mut Policy, objective: &dyn Objective,
     }
 }
 
-fn no_data() -> StageData {
-    StageData { examples: Vec::new(), completions: Vec::new(), eval: Vec::new(), columns: BTreeSet::new() }
-}
-
 #[test]
 fn golden_sft_curve_of_the_real_model() {
     let Some(mut policy) = policy() else { return };
-    let (curve, stage, data) = (reference("curve-sft.json"), stage("sft", ""), no_data());
+    let (curve, stage, data) = (reference("curve-sft.json"), stage("sft", ""), StageData::default());
     let mut rows = rows(&curve);
     let tokens: usize = rows.iter().map(|row| row.completion.len()).sum();
     for row in &mut rows {
@@ -90,12 +97,24 @@ fn golden_sft_curve_of_the_real_model() {
 }
 
 #[test]
+fn golden_dpo_curve_of_the_real_model() {
+    let Some(mut policy) = policy() else { return };
+    let (curve, data) = (reference("curve-dpo.json"), StageData::default());
+    let stage = stage("dpo", "dpo = { beta = 0.1 }");
+    let mut rows = pairs(&curve);
+    let initial = policy.logprobs(&rows, 2, 1.0).unwrap();
+    rows.iter_mut().zip(initial).for_each(|(row, initial)| row.ref_logprobs = initial);
+    let objective = Dpo { stage: &stage, data: &data, sampler: Sampler::new(0, 0, 1, 1).unwrap() };
+    assert_follows(&curve, &mut policy, &objective, &rows, &stage);
+}
+
+#[test]
 fn golden_grpo_curve_of_the_real_model() {
     let Some(mut policy) = policy() else { return };
     let curve = reference("curve-grpo.json");
     let stage = stage("grpo", "grpo = { loss_type = 'grpo', epsilon = 0.2, beta = 0.04, num_iterations = 10 }");
     let mut rows = rows(&curve);
-    let initial = policy.logprobs(&rows, 1.0).unwrap();
+    let initial = policy.logprobs(&rows, 1, 1.0).unwrap();
     let advantages = numbers::<f32>(&curve["advantages"]);
     let totals = Totals { sequences: rows.len(), tokens: 0, part_tokens: 0, parts: 1 };
     for ((row, initial), advantage) in rows.iter_mut().zip(initial).zip(advantages) {
@@ -104,7 +123,7 @@ fn golden_grpo_curve_of_the_real_model() {
         row.old_logprobs.clone_from(&initial);
         row.ref_logprobs = initial;
     }
-    let data = no_data();
+    let data = StageData::default();
     let sampler = Sampler::new(0, 0, 1, 1).unwrap();
     let objective = Grpo { seed: 0, stage: &stage, data: &data, sampler, with_reference: true };
     assert_follows(&curve, &mut policy, &objective, &rows, &stage);

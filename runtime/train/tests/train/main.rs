@@ -9,16 +9,20 @@
 //! - `inputs`: data and plugins of a run, and what a failed step leaves
 //! - `repeat`: resumed runs and other thread counts leave the same bytes
 //! - `swap`: plugins that change while a run goes on
+//! - `preferences`: stages that learn from pairs of answers
+//! - `golden`: losses against numbers made elsewhere
 //! - `curves`: ten steps of a real model against an independent implementation
 #![allow(missing_docs)]
 
 mod curves;
 mod feedback;
 mod filters;
+mod golden;
 mod inputs;
 mod judges;
 mod learning;
 mod plugin_metrics;
+mod preferences;
 mod repeat;
 mod support;
 mod swap;

@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 use plumb_core::recipe::{RolloutWeights, Stage};
+use plumb_model::engine::Leaves;
 
-use super::{Lesson, Objective, per_token, token_weights};
+use super::{Lesson, Objective, for_each_token, per_token, token_weights};
 use crate::data::Sampler;
 use crate::error::Result;
 use crate::generations::observed::of_rewards;
@@ -86,13 +87,13 @@ impl Objective for Grpo<'_> {
         let (mut loss_rows, parts) = self.loss_rows(&rows);
         if self.steps_per_batch() > 1 {
             let start = Instant::now();
-            let old = models.policy.logprobs(&loss_rows, self.temperature())?;
+            let old = models.policy.logprobs(&loss_rows, 1, self.temperature())?;
             loss_rows.iter_mut().zip(old).for_each(|(row, old)| row.old_logprobs = old);
             metrics.push(("time/old_logprobs_s".into(), start.elapsed().as_secs_f64()));
         }
         if let Some(reference) = models.store.reference().filter(|_| self.with_reference) {
             let start = Instant::now();
-            let of_reference = reference.logprobs(&loss_rows, self.temperature())?;
+            let of_reference = reference.logprobs(&loss_rows, 1, self.temperature())?;
             loss_rows.iter_mut().zip(of_reference).for_each(|(row, reference)| row.ref_logprobs = reference);
             metrics.push(("time/reference_s".into(), start.elapsed().as_secs_f64()));
         }
@@ -134,14 +135,16 @@ impl Objective for Grpo<'_> {
         grpo(logprobs, &terms, &Clip::from(&self.stage.grpo))
     }
 
-    fn count_token(&self, stats: &mut TokenStats, row: &LossRow, t: usize, logprob: f32, entropy: f32) {
-        let advantage = if row.advantages.len() == 1 { row.advantages[0] } else { row.advantages[t] };
-        let (old, reference) = (row.old_logprobs.get(t).copied(), row.ref_logprobs.get(t).copied());
+    fn count(&self, stats: &mut TokenStats, rows: &[LossRow], leaves: &Leaves) {
         let clip = Clip::from(&self.stage.grpo);
-        stats.add(&clip, logprob, old, reference, advantage, entropy);
-        if let Some(&rollout) = row.rollout_logprobs.get(t) {
-            stats.sampler.add(old.unwrap_or(logprob), rollout, clip.importance_max);
-        }
+        for_each_token(rows, leaves, |row, t, logprob, entropy| {
+            let advantage = if row.advantages.len() == 1 { row.advantages[0] } else { row.advantages[t] };
+            let (old, reference) = (row.old_logprobs.get(t).copied(), row.ref_logprobs.get(t).copied());
+            stats.add(&clip, logprob, old, reference, advantage, entropy);
+            if let Some(&rollout) = row.rollout_logprobs.get(t) {
+                stats.sampler.add(old.unwrap_or(logprob), rollout, clip.importance_max);
+            }
+        });
     }
 
     fn report(&self, stats: &TokenStats, metrics: &mut MetricSet) {
