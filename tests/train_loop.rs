@@ -141,3 +141,20 @@ fn training_goes_on_when_nobody_reads_its_remarks_any_more() {
     assert!(child.wait().unwrap().success());
     assert!(folder.path("run/model").is_dir());
 }
+
+#[test]
+fn shipped_preference_recipe_learns_to_rank_its_pairs() {
+    let folder = Folder::new();
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/tiny-dpo.toml");
+    let set = ["--set", "stages.dpo.max_steps=60"];
+    folder.plumb(&["train", recipe.to_str().unwrap(), "--run-dir", "runs/dpo", set[0], set[1]]).ok();
+    let steps = metrics(&folder.path("runs/dpo"));
+    let of = |step: usize, name: &str| steps[step][name].as_f64().unwrap_or_else(|| panic!("`{name}` of {}", steps[step]));
+    assert_eq!((steps.len(), of(0, "rewards/accuracies")), (60, 0.0));
+    let accuracy = (50..60).map(|step| of(step, "rewards/accuracies")).sum::<f64>() / 10.0;
+    assert!(accuracy > 0.8 && of(59, "rewards/margins") > 0.5, "{accuracy}, {}", steps[59]);
+    for name in ["rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "entropy", "num_tokens"] {
+        of(59, name);
+    }
+    folder.plumb(&["model", "info", folder.path("runs/dpo/model").to_str().unwrap()]).ok();
+}
