@@ -162,5 +162,6 @@ fn doctor_and_completions_answer() {
     let folder = Folder::new();
     let facts = folder.plumb(&["doctor", "--json"]).ok().lines().remove(0);
     assert_eq!((&facts["type"], &facts["data"]["plugins_run"]), (&json!("doctor"), &json!("yes")));
+    assert!(facts["data"]["slower"].is_array() && facts["data"]["vector_instructions"].is_string(), "{facts}");
     assert!(folder.plumb(&["completions", "bash"]).ok().stdout.contains("_plumb"));
 }

@@ -4,6 +4,7 @@
 
 mod support; // temporary folders, a tiny model and recipe, running the binary
 
+mod bench; // what `bench` measures, by its shape: no test waits for a clock
 mod cli_errors; // every mistake has a code, a place and a next step
 mod command_contracts; // what `score`, `rollout`, `logprobs`, `config` and `model` print
 mod determinism; // threads, SIGKILL and full disks change nothing

@@ -81,6 +81,9 @@ pub enum Command {
     /// Look at runs
     #[command(subcommand)]
     Run(commands::run::RunCommand),
+    /// Measure rollouts, training and rewards on this machine
+    #[command(subcommand)]
+    Bench(commands::bench::BenchCommand),
     /// Report what this machine and this build offer
     Doctor(commands::doctor::DoctorArgs),
     /// Print a completion script for a shell

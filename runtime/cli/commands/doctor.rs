@@ -20,12 +20,16 @@ pub struct DoctorArgs {}
 /// Runs the command. The answer is no when a plugin could not be run here at all.
 pub fn run(output: Output) -> anyhow::Result<ExitStatus> {
     let host = plumb_host::Host::new(plumb_host::HostOptions::default());
+    let cpu = system::Cpu::here();
     let mut facts: Vec<(&str, Value)> = vec![
         ("version", env!("CARGO_PKG_VERSION").into()),
         ("platform", format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS).into()),
-        ("cpu_features", json!(system::cpu_features())),
+        ("cpu_features", json!(cpu.features)),
+        ("vector_instructions", cpu.vectors().into()),
+        ("cores", cpu.cores.into()),
         ("threads", rayon::current_num_threads().into()),
     ];
+    facts.push(("slower", json!(cpu.slower())));
     if let Some((total, available)) = system::memory_mib() {
         facts.push(("memory_mib", total.into()));
         facts.push(("memory_available_mib", available.into()));

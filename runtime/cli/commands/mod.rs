@@ -1,5 +1,6 @@
 //! One file per command: its arguments, and what it does.
 
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
@@ -30,6 +31,7 @@ pub fn run(cli: Cli, output: Output) -> anyhow::Result<ExitStatus> {
         Command::Config(command) => config::run(&command, output),
         Command::Plugin(command) => plugin::run(&command, &cli.global, output),
         Command::Run(command) => run::run(&command, output),
+        Command::Bench(command) => bench::run(&command, output),
         Command::Doctor(_) => doctor::run(output),
         Command::Completions(args) => completions::run(&args),
     }

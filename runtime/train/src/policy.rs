@@ -167,10 +167,10 @@ impl Policy {
                     objective.count(&mut stats, rows, &leaves);
                     own
                 };
-                let forward = start.elapsed();
+                self.times.forward_s += start.elapsed().as_secs_f64();
+                let start = Instant::now();
                 self.engine.backward(&self.params, &LeafGrads { logprobs, entropies: None }, grads)?;
-                self.times.forward_s += forward.as_secs_f64();
-                self.times.backward_s += (start.elapsed() - forward).as_secs_f64();
+                self.times.backward_s += start.elapsed().as_secs_f64();
             }
         }
         Ok((loss, stats))

@@ -31,6 +31,17 @@ impl Isa {
         Isa(Kind::Portable)
     }
 
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "AVX2",
+            Kind::Portable => "portable",
+        }
+    }
+
     /// Every set this machine has, for tests that hold one to the other.
     pub fn all() -> Vec<Self> {
         let mut all = vec![Isa(Kind::Portable)];
