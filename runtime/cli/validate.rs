@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use plumb_core::recipe::{
-    Algorithm, DpoLoss, Eval, FaultPolicy, FilterScope, ModelSource, Optimizer, PluginUse, RandomModel, Recipe, Rollout, Stage,
+    Algorithm, DpoLoss, Eval, FaultPolicy, FilterScope, ModelSource, Optimizer, PluginUse, RandomModel, Recipe, Rollout, Speculation,
+    Stage,
 };
 
 use crate::diagnostic::{Diagnostic, did_you_mean};
@@ -218,6 +219,14 @@ fn sampling(rollout: &Rollout, key: &dyn Fn(&str) -> String) -> Result<(), Diagn
         ("max_batch", rollout.max_batch),
     ] {
         require(value > 0, &key(&format!("rollout.{name}")), "must be at least 1")?;
+    }
+    if let Some(Speculation { max_draft, ngram }) = rollout.speculation {
+        require(
+            max_draft > 0,
+            &key("rollout.speculation.max_draft"),
+            "must be at least 1; to guess nothing, leave `speculation` out",
+        )?;
+        require(ngram > 0, &key("rollout.speculation.ngram"), "must be at least 1")?;
     }
     require(rollout.temperature.is_finite(), &key("rollout.temperature"), "must be finite")?;
     require(rollout.top_p > 0.0 && rollout.top_p <= 1.0, &key("rollout.top_p"), "must be above 0 and at most 1")?;

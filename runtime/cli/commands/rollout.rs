@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use plumb_core::recipe;
 use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
-use plumb_model::rollout::{RolloutEngine, RolloutOptions, WeightFormat};
+use plumb_model::rollout::{RolloutEngine, RolloutOptions, Speculation, WeightFormat};
 use plumb_model::{Message, Tokenizer};
 use serde_json::{Value, json};
 
@@ -65,6 +66,13 @@ pub struct RolloutArgs {
     /// How the packed weights are stored; completions and log-probabilities are those of the policy rounded so
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub weights: Weights,
+    /// Guess up to that many next tokens at a time, from what followed the same words before, while few sequences are decoded. The completions
+    /// are the same, and sooner done where they repeat themselves or the prompt
+    #[arg(long, value_name = "TOKENS")]
+    pub speculate: Option<usize>,
+    /// Latest tokens that must have occurred before for a guess
+    #[arg(long, default_value_t = recipe::Speculation::default().ngram, value_name = "TOKENS", requires = "speculate")]
+    pub speculate_ngram: usize,
     /// Use the prompt as it is, without the model's chat template; a begin-of-text token is added where the model expects one
     #[arg(long)]
     pub raw: bool,
@@ -126,7 +134,8 @@ pub fn run(args: &RolloutArgs, output: Output) -> anyhow::Result<ExitStatus> {
         stop: args.stop.clone(),
         ignore_eos: args.ignore_eos,
     };
-    let options = RolloutOptions { max_batch: args.max_batch, weights: args.weights.into() };
+    let speculation = args.speculate.map(|max_draft| Speculation { max_draft, ngram: args.speculate_ngram });
+    let options = RolloutOptions { max_batch: args.max_batch, weights: args.weights.into(), speculation };
     let mut engine = RolloutEngine::new(&model.params, options)?;
     let bar = output.bar(prompts.len() as u64, "prompts");
     let mut groups: Vec<Option<Group>> = vec![None; prompts.len()];
@@ -161,6 +170,9 @@ pub fn run(args: &RolloutArgs, output: Output) -> anyhow::Result<ExitStatus> {
         let facts = json!({
             "prefill_tokens": stats.prefill_tokens, "prefill_s": stats.prefill_s, "prefill_tokens_per_s": prefill,
             "decode_tokens": stats.decode_tokens, "decode_s": stats.decode_s, "decode_tokens_per_s": decode,
+            "reused_prompt_tokens": stats.reused_tokens, "passes": stats.passes,
+            "drafted_tokens": stats.drafted_tokens, "accepted_tokens": stats.accepted_tokens,
+            "kv_pages_peak": stats.kv_pages_peak, "kv_page_bytes": stats.kv_page_bytes,
             "wall_s": wall_s, "total_s": began.elapsed().as_secs_f64(), "peak_rss_mib": crate::system::peak_rss_mib(),
             "prompts": prompts.len(), "completions": prompts.len() * args.num_generations, "threads": rayon::current_num_threads(),
         });

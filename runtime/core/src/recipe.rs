@@ -480,6 +480,9 @@ pub struct Rollout {
     /// How the weights that sample are stored. With `bf16` or `int8` decoding reads a half or a quarter of the memory, completions come from a
     /// policy that is rounded so, and the loss corrects for it: see `grpo.importance_sampling_clip_max`. Evaluations stay in `f32`.
     pub weights: RolloutWeights,
+    /// Whether next tokens are guessed from what was said before while few completions are decoded: those that end late in a step, or a small
+    /// `max_batch`. Results do not depend on it. Off when absent, as completions at temperature 1 seldom repeat their prompts.
+    pub speculation: Option<Speculation>,
     /// Times in a step that groups which a filter wants to `regenerate` are replaced by groups of further prompts (dynamic sampling,
     /// Yu et al. 2025). Groups that are unwanted after the last time leave the step; the run goes on with what there is.
     pub max_refills: u32,
@@ -500,8 +503,26 @@ impl Default for Rollout {
             ignore_eos: false,
             max_batch: 64,
             weights: RolloutWeights::F32,
+            speculation: None,
             max_refills: 0,
         }
+    }
+}
+
+/// Guesses of a completion's next tokens: what followed the last occurrence of the latest ones, in the prompt or the completion. A guess counts
+/// where it is what is drawn, so completions are the same with and without (prompt lookup decoding, Saxena 2023).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Speculation {
+    /// Most tokens guessed at a time.
+    pub max_draft: usize,
+    /// Latest tokens that must have occurred before.
+    pub ngram: usize,
+}
+
+impl Default for Speculation {
+    fn default() -> Self {
+        Speculation { max_draft: 4, ngram: 3 }
     }
 }
 

@@ -37,8 +37,8 @@ pub struct Policy {
     engine: Box<dyn Engine>,
     /// Counts changes of the weights.
     generation: u64,
-    /// The sampling engine and its options; made when first needed.
-    sampler: Option<(RolloutOptions, RolloutEngine)>,
+    /// The sampling engine; made when first needed.
+    sampler: Option<RolloutEngine>,
     sampler_is_stale: bool,
     times: GradientTimes,
 }
@@ -80,7 +80,7 @@ impl Policy {
     }
 
     /// Samples `num_generations` completions of each prompt; groups are handed over as they finish, with the index of their
-    /// prompt. Options other than the last call's pack the weights again.
+    /// prompt. Weights that are to be stored otherwise than in the last call are packed again.
     pub fn generate(
         &mut self,
         prompts: &[Prompt],
@@ -90,13 +90,14 @@ impl Policy {
         stream: &dyn Fn(u64, u64) -> Stream,
         on_group: &mut dyn FnMut(usize, Group),
     ) -> Result<RolloutStats> {
-        if self.sampler.as_ref().is_none_or(|(made_for, _)| *made_for != options) {
+        if self.sampler.as_ref().is_none_or(|sampler| sampler.options().weights != options.weights) {
             // The old one goes first: each holds a packed copy of the weights.
             self.sampler = None;
-            self.sampler = Some((options, RolloutEngine::new(&self.params, options)?));
+            self.sampler = Some(RolloutEngine::new(&self.params, options)?);
             self.sampler_is_stale = false;
         }
-        let (_, sampler) = self.sampler.as_mut().expect("the sampler was just made");
+        let sampler = self.sampler.as_mut().expect("the sampler was just made");
+        sampler.set_options(options)?;
         if self.sampler_is_stale {
             sampler.update(&self.params)?;
             self.sampler_is_stale = false;

@@ -3,13 +3,15 @@
 //! `out = softmax(scale · q Kᵀ) V` for the query heads that share one key and value head (grouped-query attention, Ainslie et
 //! al. 2023), with the online softmax of Milakov and Gimelshein 2018, a block of [`KEY_BLOCK`] tokens at a time.
 //!
-//! The cache is given as spans: a prompt that several completions share, then a completion's own tokens. Blocks start anew with
-//! each span, and all sums have one order, so a result depends on the query and the spans alone.
+//! The cache is given as spans: a prompt that several completions share, then a completion's own tokens. A span's tokens lie in
+//! pages of one block each, anywhere in memory (paged attention, Kwon et al. 2023). Blocks start anew with each span, and all
+//! sums have one order, so a result depends on the query and the spans' tokens alone.
 #![expect(
     clippy::inline_always,
     reason = "a body that is not inlined into `for_each_isa`'s functions misses their instruction set"
 )]
 
+use super::aligned::AlignedBuffer;
 use super::decode_rows::exp;
 use super::isa::for_each_isa;
 
@@ -24,16 +26,39 @@ pub fn value_stride(head_dim: usize) -> usize {
     head_dim.next_multiple_of(LANES)
 }
 
+/// Floats that a page holds of one head: a block of keys and its values.
+pub fn head_block(head_dim: usize) -> usize {
+    KEY_BLOCK * (head_dim + value_stride(head_dim))
+}
+
 /// Keys and values of one head for consecutive tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct KvSpan<'a> {
-    /// `[ceil(len / 16)][head_dim][16]`: blocks of tokens, transposed, so that the scores of a block are one vector chain over
-    /// `head_dim`. What lies past `len` is ignored.
-    pub keys: &'a [f32],
-    /// `[len][value_stride]`, 0 past `head_dim`.
-    pub values: &'a [f32],
-    /// Tokens.
+    /// Pages of all sequences. At `offset` in each lie keys, `[head_dim][16]`, transposed, so that the scores of a block are one
+    /// vector chain over `head_dim`; and after them values, `[16][value_stride]`, 0 past `head_dim`.
+    pub pages: &'a [AlignedBuffer],
+    /// The pages of these tokens in order, 16 tokens in each.
+    pub table: &'a [u32],
+    /// Where this head lies in a page.
+    pub offset: usize,
+    /// Tokens. What pages hold past them is ignored.
     pub len: usize,
+}
+
+impl<'a> KvSpan<'a> {
+    /// Without tokens.
+    pub const EMPTY: KvSpan<'static> = KvSpan { pages: &[], table: &[], offset: 0, len: 0 };
+
+    /// Keys and values of each block in order, `[head_dim][16]` and `[tokens][value_stride]`.
+    #[inline(always)]
+    fn blocks(self, head_dim: usize) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
+        let pages = &self.table[..self.len.div_ceil(KEY_BLOCK)];
+        pages.iter().enumerate().map(move |(i, &page)| {
+            let block = &self.pages[page as usize][self.offset..][..head_block(head_dim)];
+            let (keys, values) = block.split_at(KEY_BLOCK * head_dim);
+            (keys, &values[..KEY_BLOCK.min(self.len - i * KEY_BLOCK) * value_stride(head_dim)])
+        })
+    }
 }
 
 /// The plain formula: all scores, their softmax, the weighted sum. The fast path is held to it within rounding.
@@ -43,9 +68,10 @@ pub fn decode_attention_reference(q: &[f32], spans: &[KvSpan], head_dim: usize, 
         let mut scores = Vec::new();
         for span in spans {
             for t in 0..span.len {
-                let block = &span.keys[t / KEY_BLOCK * KEY_BLOCK * head_dim..];
-                let dot: f64 = (0..head_dim).map(|d| f64::from(q[d]) * f64::from(block[d * KEY_BLOCK + t % KEY_BLOCK])).sum();
-                scores.push((dot * f64::from(scale), &span.values[t * stride..][..head_dim]));
+                let head = &span.pages[span.table[t / KEY_BLOCK] as usize][span.offset..];
+                let t = t % KEY_BLOCK;
+                let dot: f64 = (0..head_dim).map(|d| f64::from(q[d]) * f64::from(head[d * KEY_BLOCK + t])).sum();
+                scores.push((dot * f64::from(scale), &head[KEY_BLOCK * head_dim + t * stride..][..head_dim]));
             }
         }
         let max = scores.iter().map(|(score, _)| *score).fold(f64::NEG_INFINITY, f64::max);
@@ -64,7 +90,7 @@ for_each_isa! {
     /// - `scale`: multiplies the dot products, `1 / sqrt(head_dim)`.
     ///
     /// # Panics
-    /// When `head_dim` is above 256, or a span is shorter than it says.
+    /// When `head_dim` is above 256, or a span has fewer pages than its tokens need.
     pub fn decode_attention(q: &[f32], spans: [KvSpan<'_>; 2], head_dim: usize, scale: f32, out: &mut [f32]) = decode_attention_body;
 }
 
@@ -79,9 +105,7 @@ fn decode_attention_body(q: &[f32], spans: [KvSpan<'_>; 2], head_dim: usize, sca
         let mut sums = [[0.0_f32; LANES]; MAX_HEAD_DIM / LANES];
         let sums = &mut sums[..stride / LANES];
         for span in spans {
-            let keys = span.keys.chunks_exact(KEY_BLOCK * head_dim);
-            let values = span.values[..span.len * stride].chunks(KEY_BLOCK * stride);
-            for (keys, values) in keys.zip(values) {
+            for (keys, values) in span.blocks(head_dim) {
                 let scores = block_scores(q, keys, scale, values.len() / stride);
                 let block_max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 if block_max > max {
@@ -148,20 +172,29 @@ mod tests {
         (0..len).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
     }
 
-    /// Keys and values of a span; what lies past the last token is NaN in keys, as nothing may read it into a sum.
-    fn span(len: usize, head_dim: usize, seed: usize) -> (Vec<f32>, Vec<f32>) {
-        let stride = value_stride(head_dim);
-        let mut keys = vec![f32::NAN; len.div_ceil(KEY_BLOCK) * KEY_BLOCK * head_dim];
-        let mut values = vec![0.0; len * stride];
-        for (t, (key, value)) in
-            noise(len * head_dim, seed).chunks(head_dim).zip(noise(len * head_dim, seed + 1).chunks(head_dim)).enumerate()
-        {
+    /// Memory of pages that hold two heads, and a table of every other page in it, from the last to the first. The second head has
+    /// noise for `len` tokens; all else is NaN, as nothing may read it into a sum.
+    fn pages(len: usize, head_dim: usize, seed: usize) -> (Vec<AlignedBuffer>, Vec<u32>) {
+        let (stride, offset, blocks) = (value_stride(head_dim), head_block(head_dim), len.div_ceil(KEY_BLOCK));
+        let mut pages: Vec<AlignedBuffer> = (0..2 * blocks).map(|_| AlignedBuffer::zeros(2 * offset)).collect();
+        pages.iter_mut().for_each(|page| page.fill(f32::NAN));
+        let table: Vec<u32> = (0..blocks as u32).rev().map(|page| 2 * page + 1).collect();
+        let (keys, values) = (noise(len * head_dim, seed), noise(len * head_dim, seed + 1));
+        for (t, (key, value)) in keys.chunks(head_dim).zip(values.chunks(head_dim)).enumerate() {
+            let head = &mut pages[table[t / KEY_BLOCK] as usize][offset..];
+            let t = t % KEY_BLOCK;
             for (d, key) in key.iter().enumerate() {
-                keys[(t / KEY_BLOCK * head_dim + d) * KEY_BLOCK + t % KEY_BLOCK] = *key;
+                head[d * KEY_BLOCK + t] = *key;
             }
-            values[t * stride..][..head_dim].copy_from_slice(value);
+            let row = &mut head[KEY_BLOCK * head_dim + t * stride..][..stride];
+            row.fill(0.0);
+            row[..head_dim].copy_from_slice(value);
         }
-        (keys, values)
+        (pages, table)
+    }
+
+    fn span<'a>((pages, table): &'a (Vec<AlignedBuffer>, Vec<u32>), head_dim: usize, len: usize) -> KvSpan<'a> {
+        KvSpan { pages, table, offset: head_block(head_dim), len }
     }
 
     #[test]
@@ -169,8 +202,8 @@ mod tests {
         for (head_dim, heads, lens) in [(64, 3, [37, 18]), (8, 1, [1, 0]), (80, 2, [16, 1]), (30, 4, [5, 40]), (256, 1, [70, 33])]
         {
             let q: Vec<f32> = noise(heads * head_dim, 5).iter().map(|x| x * 3.0).collect();
-            let data = lens.map(|len| span(len, head_dim, 11 + len));
-            let spans: [KvSpan; 2] = std::array::from_fn(|i| KvSpan { keys: &data[i].0, values: &data[i].1, len: lens[i] });
+            let data = lens.map(|len| pages(len, head_dim, 11 + len));
+            let spans: [KvSpan; 2] = std::array::from_fn(|i| span(&data[i], head_dim, lens[i]));
             let scale = (head_dim as f32).sqrt().recip();
             let mut expected = vec![0.0; q.len()];
             decode_attention_reference(&q, &spans, head_dim, scale, &mut expected);
@@ -191,10 +224,11 @@ mod tests {
 
     #[test]
     fn large_scores_do_not_overflow() {
-        let (keys, values) = span(20, 16, 3);
-        let keys: Vec<f32> = keys.iter().map(|x| x * 1e4).collect();
-        let empty = KvSpan { keys: &[], values: &[], len: 0 };
-        let spans = [KvSpan { keys: &keys, values: &values, len: 20 }, empty];
+        let mut data = pages(20, 16, 3);
+        for &page in &data.1 {
+            data.0[page as usize][head_block(16)..][..KEY_BLOCK * 16].iter_mut().for_each(|key| *key *= 1e4);
+        }
+        let spans = [span(&data, 16, 20), KvSpan::EMPTY];
         let mut out = [0.0; 16];
         decode_attention(Isa::detect(), &noise(16, 9), spans, 16, 1.0, &mut out);
         assert!(out.iter().all(|x| x.abs() <= 1.0), "a mean of values within [-1, 1]: {out:?}");

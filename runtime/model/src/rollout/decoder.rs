@@ -6,10 +6,10 @@
 use plumb_kernels::cpu::decode_attention::{KvSpan, decode_attention};
 use plumb_kernels::cpu::decode_rows::{rms_norm, rotate, swiglu};
 use plumb_kernels::cpu::isa::Isa;
-use plumb_kernels::cpu::packed_matmul::{PackedMatrix, WeightFormat};
+use plumb_kernels::cpu::packed_matmul::{PANEL, PackedMatrix, WeightFormat};
 use rayon::prelude::*;
 
-use super::kv_cache::KvPool;
+use super::kv_cache::{KvPool, PageTable};
 use crate::config::ModelConfig;
 use crate::params::Params;
 
@@ -20,21 +20,12 @@ pub struct Row {
     pub token: u32,
     /// Its place in the sequence, prompt included.
     pub position: usize,
-    /// The prompt's cache.
-    pub prompt: usize,
+    /// The prompt's pages.
+    pub prompt: PageTable,
     /// Tokens of the prompt.
     pub prompt_len: usize,
-    /// The completion's cache; None for a token of the prompt.
-    pub completion: Option<usize>,
-}
-
-/// The caches that rows name.
-#[derive(Debug)]
-pub struct Caches {
-    /// One per prompt, shared by its completions.
-    pub prompts: KvPool,
-    /// One per completion that is being decoded.
-    pub completions: KvPool,
+    /// The completion's pages; None for a token of the prompt.
+    pub completion: Option<PageTable>,
 }
 
 #[derive(Debug)]
@@ -67,7 +58,7 @@ pub struct Decoder {
     scratch: Scratch,
 }
 
-/// Buffers of one pass, `[rows, width]` each; they only grow.
+/// Buffers of one pass, `[rows, width]` each, and of logits; they only grow.
 #[derive(Debug, Default)]
 struct Scratch {
     hidden: Vec<f32>,
@@ -77,30 +68,75 @@ struct Scratch {
     gate_up: Vec<f32>,
     fed: Vec<f32>,
     update: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+impl Scratch {
+    /// The buffers of a pass with their widths.
+    fn of_rows(&mut self, config: &ModelConfig) -> impl Iterator<Item = (&mut Vec<f32>, usize)> {
+        let Scratch { hidden, normed, qkv, attended, gate_up, fed, update, .. } = self;
+        [hidden, normed, qkv, attended, gate_up, fed, update].into_iter().zip(widths(config))
+    }
+}
+
+/// Widths of the buffers of a pass: hidden, normed, qkv, attended, `gate_up`, fed, update.
+fn widths(config: &ModelConfig) -> [usize; 7] {
+    let (d, f, q, kv) = (config.hidden_size, config.intermediate_size, config.query_size(), config.key_value_size());
+    [d, d, q + 2 * kv, q, 2 * f, f, d]
+}
+
+/// Shapes `[n, k]` of a block's matrices: qkv, output, `gate_up`, down.
+fn block_shapes(config: &ModelConfig) -> [(usize, usize); 4] {
+    let (d, f, q, kv) = (config.hidden_size, config.intermediate_size, config.query_size(), config.key_value_size());
+    [(q + 2 * kv, d), (d, q), (2 * f, d), (d, f)]
+}
+
+/// Bytes of a model's matrices and embedding as [`Decoder`] stores them; the vectors beside them, less than a thousandth, are left out.
+pub fn weight_bytes(config: &ModelConfig, format: WeightFormat) -> usize {
+    let packed = |(n, k): (usize, usize)| {
+        let (per_weight, per_row) = match format {
+            WeightFormat::F32 => (4, 0),
+            WeightFormat::Bf16 => (2, 0),
+            WeightFormat::Int8 => (1, 4),
+        };
+        n.next_multiple_of(PANEL) * k * per_weight + n * per_row
+    };
+    let (v, d) = (config.vocab_size, config.hidden_size);
+    let embedding = if config.tie_word_embeddings { 0 } else { v * d * size_of::<f32>() };
+    config.num_hidden_layers * block_shapes(config).map(packed).iter().sum::<usize>() + packed((v, d)) + embedding
+}
+
+/// Bytes that [`Decoder::reserve`] makes room for.
+pub fn buffer_bytes(config: &ModelConfig, positions: usize, rows: usize, lines: usize) -> usize {
+    let of_rows = rows * widths(config).iter().sum::<usize>() + lines * config.vocab_size;
+    (positions * config.head_dim + of_rows) * size_of::<f32>()
 }
 
 impl Decoder {
     /// Packs a model's weights in that format. Norms, biases and an embedding that is not tied stay float32: a token reads little of them.
     pub fn new(params: &Params, format: WeightFormat) -> Self {
         let config = params.config.clone();
-        let (d, f, q, kv) = (config.hidden_size, config.intermediate_size, config.query_size(), config.key_value_size());
-        let block = || Block {
-            input_norm: Vec::new(),
-            qkv: PackedMatrix::zeros(q + 2 * kv, d, format),
-            qkv_bias: None,
-            head_norms: None,
-            output: PackedMatrix::zeros(d, q, format),
-            output_bias: None,
-            feed_norm: Vec::new(),
-            gate_up: PackedMatrix::zeros(2 * f, d, format),
-            down: PackedMatrix::zeros(d, f, format),
+        let matrix = |(n, k)| PackedMatrix::zeros(n, k, format);
+        let block = || {
+            let [qkv, output, gate_up, down] = block_shapes(&config).map(matrix);
+            Block {
+                input_norm: Vec::new(),
+                qkv,
+                qkv_bias: None,
+                head_norms: None,
+                output,
+                output_bias: None,
+                feed_norm: Vec::new(),
+                gate_up,
+                down,
+            }
         };
         let mut decoder = Decoder {
             isa: Isa::detect(),
             embedding: None,
             blocks: (0..config.num_hidden_layers).map(|_| block()).collect(),
             final_norm: Vec::new(),
-            output_matrix: PackedMatrix::zeros(config.vocab_size, d, format),
+            output_matrix: matrix((config.vocab_size, config.hidden_size)),
             frequencies: config.rope_frequencies(),
             cos: Vec::new(),
             sin: Vec::new(),
@@ -114,6 +150,19 @@ impl Decoder {
     /// The model's shapes.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Bytes of the matrices and the embedding.
+    pub fn weight_bytes(&self) -> usize {
+        let of_block = |block: &Block| [&block.qkv, &block.output, &block.gate_up, &block.down].map(PackedMatrix::bytes);
+        let embedding = self.embedding.as_ref().map_or(0, |embedding| size_of_val(&embedding[..]));
+        self.blocks.iter().flat_map(of_block).sum::<usize>() + self.output_matrix.bytes() + embedding
+    }
+
+    /// Bytes of the buffers.
+    pub fn buffer_bytes(&mut self) -> usize {
+        let rows: usize = self.scratch.of_rows(&self.config).map(|(buffer, _)| buffer.capacity()).sum();
+        (rows + self.scratch.logits.capacity() + self.cos.capacity() + self.sin.capacity()) * size_of::<f32>()
     }
 
     /// Packs other weights of the same shapes, in place.
@@ -138,35 +187,37 @@ impl Decoder {
         self.embedding = (!config.tie_word_embeddings).then(|| params.tensor("model.embed_tokens.weight").to_vec());
     }
 
-    /// Makes room for positions below `positions`, so that passes allocate nothing.
-    pub fn reserve(&mut self, positions: usize) {
-        for position in self.cos.len() / self.frequencies.len()..positions {
+    /// Makes room for positions below `positions`, for passes of `rows` rows and for `lines` rows of logits at a time, so that
+    /// passes allocate nothing.
+    pub fn reserve(&mut self, positions: usize, rows: usize, lines: usize) {
+        // Room that no pass has used is not resident.
+        let reserve = |buffer: &mut Vec<f32>, len: usize| buffer.reserve_exact(len.saturating_sub(buffer.len()));
+        let half = self.frequencies.len();
+        reserve(&mut self.cos, positions * half);
+        reserve(&mut self.sin, positions * half);
+        for position in self.cos.len() / half..positions {
             for frequency in &self.frequencies {
                 let (sin, cos) = (position as f64 * frequency).sin_cos();
                 self.cos.push(cos as f32);
                 self.sin.push(sin as f32);
             }
         }
+        for (buffer, width) in self.scratch.of_rows(&self.config) {
+            reserve(buffer, rows * width);
+        }
+        reserve(&mut self.scratch.logits, lines * self.config.vocab_size);
     }
 
-    /// Runs the rows through all blocks and stores their keys and values. Positions must have been reserved, and every earlier
-    /// token of a row's sequence must be in the caches or among the rows.
-    pub fn forward(&mut self, rows: &[Row], caches: &mut Caches) {
+    /// Runs the rows through all blocks and stores their keys and values. Positions must have been reserved, and so must the rows'
+    /// pages; every earlier token of a row's sequence must have been run before or be among the rows.
+    pub fn forward(&mut self, rows: &[Row], kv_pool: &mut KvPool) {
         let config = &self.config;
         let (d, f, q, kv) = (config.hidden_size, config.intermediate_size, config.query_size(), config.key_value_size());
         let (isa, eps, half) = (self.isa, config.rms_norm_eps as f32, config.head_dim / 2);
-        let Scratch { hidden, normed, qkv, attended, gate_up, fed, update } = &mut self.scratch;
-        for (buffer, width) in [
-            (&mut *hidden, d),
-            (&mut *normed, d),
-            (&mut *qkv, q + 2 * kv),
-            (&mut *attended, q),
-            (&mut *gate_up, 2 * f),
-            (&mut *fed, f),
-            (&mut *update, d),
-        ] {
+        for (buffer, width) in self.scratch.of_rows(config) {
             buffer.resize(rows.len() * width, 0.0);
         }
+        let Scratch { hidden, normed, qkv, attended, gate_up, fed, update, .. } = &mut self.scratch;
 
         for (row, hidden) in rows.iter().zip(hidden.chunks_exact_mut(d)) {
             match &self.embedding {
@@ -190,13 +241,11 @@ impl Decoder {
                 rotate(&mut qkv[..q + kv], &self.cos[angles.clone()], &self.sin[angles]);
                 let (key, value) = qkv[q..].split_at(kv);
                 match row.completion {
-                    Some(cache) => {
-                        caches.completions.get_mut(cache).write(layer, row.position - row.prompt_len, key, value);
-                    }
-                    None => caches.prompts.get_mut(row.prompt).write(layer, row.position, key, value),
+                    Some(table) => kv_pool.write(table, layer, row.position - row.prompt_len, key, value),
+                    None => kv_pool.write(row.prompt, layer, row.position, key, value),
                 }
             }
-            attend(isa, config, layer, rows, caches, qkv, attended);
+            attend(isa, config, layer, rows, kv_pool, qkv, attended);
             block.output.multiply(attended, update);
             if let Some(bias) = &block.output_bias {
                 update.chunks_exact_mut(d).for_each(|row| add(row, bias));
@@ -215,20 +264,22 @@ impl Decoder {
     }
 
     /// Logits of the token after some rows of the last [`Decoder::forward`], `[which.len(), v]`.
-    pub fn logits(&mut self, which: impl ExactSizeIterator<Item = usize>, logits: &mut [f32]) {
+    pub fn logits(&mut self, which: &[usize]) -> &[f32] {
         let d = self.config.hidden_size;
-        let Scratch { hidden, normed, .. } = &mut self.scratch;
+        let Scratch { hidden, normed, logits, .. } = &mut self.scratch;
         normed.resize(which.len() * d, 0.0);
-        for (row, normed) in which.zip(normed.chunks_exact_mut(d)) {
+        for (row, normed) in which.iter().zip(normed.chunks_exact_mut(d)) {
             normed.copy_from_slice(&hidden[row * d..][..d]);
             rms_norm(self.isa, normed, &self.final_norm, self.config.rms_norm_eps as f32);
         }
+        logits.resize(which.len() * self.config.vocab_size, 0.0);
         self.output_matrix.multiply(normed, logits);
+        logits
     }
 }
 
 /// Attention of each row over its prompt and its completion so far. `qkv`: `[rows, q + 2kv]`, `attended`: `[rows, q]`.
-fn attend(isa: Isa, config: &ModelConfig, layer: usize, rows: &[Row], caches: &Caches, qkv: &[f32], attended: &mut [f32]) {
+fn attend(isa: Isa, config: &ModelConfig, layer: usize, rows: &[Row], kv_pool: &KvPool, qkv: &[f32], attended: &mut [f32]) {
     let (heads, head_dim) = (config.num_key_value_heads, config.head_dim);
     // The query heads that share one key head: a task's queries and outputs are both contiguous.
     let width = config.query_size() / heads;
@@ -238,14 +289,12 @@ fn attend(isa: Isa, config: &ModelConfig, layer: usize, rows: &[Row], caches: &C
         let (row, head) = (task / heads, task % heads);
         let query = &qkv[row * stride + head * width..][..width];
         let row = &rows[row];
-        let spans = if let Some(cache) = row.completion {
-            [
-                caches.prompts.get(row.prompt).span(layer, head, row.prompt_len),
-                caches.completions.get(cache).span(layer, head, row.position - row.prompt_len + 1),
-            ]
-        } else {
-            let none = KvSpan { keys: &[], values: &[], len: 0 };
-            [caches.prompts.get(row.prompt).span(layer, head, row.position + 1), none]
+        let spans = match row.completion {
+            Some(table) => [
+                kv_pool.span(row.prompt, layer, head, row.prompt_len),
+                kv_pool.span(table, layer, head, row.position - row.prompt_len + 1),
+            ],
+            None => [kv_pool.span(row.prompt, layer, head, row.position + 1), KvSpan::EMPTY],
         };
         decode_attention(isa, query, spans, head_dim, scale, out);
     });

@@ -1,11 +1,20 @@
-//! Keys and values of the tokens that were run so far.
+//! Keys and values of the tokens that were run so far, in pages.
 
 use plumb_kernels::cpu::aligned::AlignedBuffer;
-use plumb_kernels::cpu::decode_attention::{KEY_BLOCK, KvSpan, value_stride};
+use plumb_kernels::cpu::decode_attention::{KEY_BLOCK, KvSpan, head_block, value_stride};
 
 use crate::config::ModelConfig;
 
-/// The shapes all caches of a model share.
+/// Tokens in a page: one block of keys, as attention reads them. A longer page would save little, as a head's keys of 16 tokens
+/// are 4 KiB in a row already for heads of 64; a shorter last page wastes less memory, and more of a common prefix is whole pages.
+pub const PAGE: usize = KEY_BLOCK;
+
+/// Pages that hold that many tokens.
+pub fn pages_for(tokens: usize) -> usize {
+    tokens.div_ceil(PAGE)
+}
+
+/// The shapes of a model's keys and values.
 #[derive(Clone, Copy, Debug)]
 pub struct KvShape {
     layers: usize,
@@ -18,103 +27,136 @@ impl KvShape {
     pub fn new(config: &ModelConfig) -> Self {
         KvShape { layers: config.num_hidden_layers, heads: config.num_key_value_heads, head_dim: config.head_dim }
     }
+
+    /// Memory of a page in bytes: `layers · heads · 16 · (head_dim + value_stride) · 4`.
+    pub fn page_bytes(self) -> usize {
+        self.layers * self.heads * head_block(self.head_dim) * size_of::<f32>()
+    }
+
+    /// Where a head of a layer lies in a page, in floats.
+    fn offset(self, layer: usize, head: usize) -> usize {
+        (layer * self.heads + head) * head_block(self.head_dim)
+    }
 }
 
-/// Keys and values of up to `capacity` consecutive tokens, for all layers and heads: a prompt, or a completion's own tokens.
+/// The pages of one stretch of tokens in order: a prompt's, or a completion's own.
+pub type PageTable = usize;
+
+/// All keys and values of an engine: pages of [`PAGE`] tokens for all layers and heads, and which stretch of tokens has which.
 ///
-/// Keys lie as `[layer][head][block][head_dim][16]` and values as `[layer][head][token][value_stride]`, as
-/// [`plumb_kernels::cpu::decode_attention`] reads them. Memory that no token has reached is not resident.
-#[derive(Debug)]
-pub struct KvCache {
-    shape: KvShape,
-    capacity: usize,
-    keys: AlignedBuffer,
-    values: AlignedBuffer,
-}
-
-impl KvCache {
-    /// A cache for `capacity` tokens or a few more.
-    pub fn new(shape: KvShape, capacity: usize) -> Self {
-        let capacity = capacity.next_multiple_of(KEY_BLOCK);
-        let tokens = shape.layers * shape.heads * capacity;
-        KvCache {
-            shape,
-            capacity,
-            keys: AlignedBuffer::zeros(tokens * shape.head_dim),
-            values: AlignedBuffer::zeros(tokens * value_stride(shape.head_dim)),
-        }
-    }
-
-    /// Stores one token's key and value, `[heads, head_dim]` each.
-    pub fn write(&mut self, layer: usize, token: usize, key: &[f32], value: &[f32]) {
-        assert!(token < self.capacity, "token {token} of a cache for {}", self.capacity);
-        let KvShape { heads, head_dim, .. } = self.shape;
-        let stride = value_stride(head_dim);
-        for (head, (key, value)) in key.chunks_exact(head_dim).zip(value.chunks_exact(head_dim)).enumerate() {
-            let first = (layer * heads + head) * self.capacity;
-            let block = &mut self.keys[(first + token / KEY_BLOCK * KEY_BLOCK) * head_dim..][..KEY_BLOCK * head_dim];
-            for (line, key) in block.chunks_exact_mut(KEY_BLOCK).zip(key) {
-                line[token % KEY_BLOCK] = *key;
-            }
-            self.values[(first + token) * stride..][..head_dim].copy_from_slice(value);
-        }
-    }
-
-    /// The first `len` tokens, as one head of one layer sees them.
-    pub fn span(&self, layer: usize, head: usize, len: usize) -> KvSpan<'_> {
-        assert!(len <= self.capacity, "{len} tokens of a cache for {}", self.capacity);
-        let KvShape { heads, head_dim, .. } = self.shape;
-        let first = (layer * heads + head) * self.capacity;
-        let (keys, stride) = (len.next_multiple_of(KEY_BLOCK) * head_dim, value_stride(head_dim));
-        KvSpan { keys: &self.keys[first * head_dim..][..keys], values: &self.values[first * stride..][..len * stride], len }
-    }
-}
-
-/// Caches that are handed out by number and used again.
+/// A page lies as `[layer][head]{keys [head_dim][16], values [16][value_stride]}`, which
+/// [`plumb_kernels::cpu::decode_attention`] reads. The pool grows by a page when none is free, and keeps what it has.
 #[derive(Debug)]
 pub struct KvPool {
     shape: KvShape,
-    capacity: usize,
-    caches: Vec<KvCache>,
-    free: Vec<usize>,
+    pages: Vec<AlignedBuffer>,
+    free: Vec<u32>,
+    peak: usize,
+    tables: Vec<Vec<u32>>,
+    free_tables: Vec<PageTable>,
 }
 
 impl KvPool {
-    /// A pool without caches.
+    /// A pool without pages.
     pub fn new(shape: KvShape) -> Self {
-        KvPool { shape, capacity: 0, caches: Vec::new(), free: Vec::new() }
+        KvPool { shape, pages: Vec::new(), free: Vec::new(), peak: 0, tables: Vec::new(), free_tables: Vec::new() }
     }
 
-    /// Takes all caches back, and makes sure that those handed out from now on hold `capacity` tokens.
-    pub fn reset(&mut self, capacity: usize) {
-        if capacity > self.capacity {
-            self.capacity = capacity;
-            self.caches.clear();
+    /// Takes everything back, and makes sure that at least so many tables have room for `pages` pages each.
+    pub fn reset(&mut self, tables: usize, pages: usize) {
+        self.free = (0..self.pages.len() as u32).rev().collect();
+        self.peak = 0;
+        self.tables.resize_with(self.tables.len().max(tables), Vec::new);
+        for table in &mut self.tables {
+            table.clear();
+            table.reserve(pages);
         }
-        self.free = (0..self.caches.len()).rev().collect();
+        self.free_tables = (0..self.tables.len()).rev().collect();
     }
 
-    /// Hands out a cache, a new one where none is free.
-    pub fn take(&mut self) -> usize {
-        self.free.pop().unwrap_or_else(|| {
-            self.caches.push(KvCache::new(self.shape, self.capacity));
-            self.caches.len() - 1
+    /// Hands out a page, a new one where none is free.
+    pub fn take_page(&mut self) -> u32 {
+        let page = self.free.pop().unwrap_or_else(|| {
+            let floats = self.shape.page_bytes() / size_of::<f32>();
+            self.pages.push(AlignedBuffer::zeros(floats));
+            (self.pages.len() - 1) as u32
+        });
+        self.peak = self.peak.max(self.in_use());
+        page
+    }
+
+    /// Takes a page back. What it holds is overwritten by its next user.
+    pub fn give_back_page(&mut self, page: u32) {
+        self.free.push(page);
+    }
+
+    /// Hands out an empty table.
+    pub fn take_table(&mut self) -> PageTable {
+        self.free_tables.pop().unwrap_or_else(|| {
+            self.tables.push(Vec::new());
+            self.tables.len() - 1
         })
     }
 
-    /// Takes a cache back. What it holds is overwritten by its next user.
-    pub fn give_back(&mut self, index: usize) {
-        self.free.push(index);
+    /// Takes a table back, and its pages but for the first `kept`, which belong to others too.
+    pub fn give_back_table(&mut self, table: PageTable, kept: usize) {
+        self.free.extend(self.tables[table].drain(kept..));
+        self.tables[table].clear();
+        self.free_tables.push(table);
     }
 
-    /// A cache that was handed out.
-    pub fn get(&self, index: usize) -> &KvCache {
-        &self.caches[index]
+    /// Appends a page to a table.
+    pub fn push(&mut self, table: PageTable, page: u32) {
+        self.tables[table].push(page);
     }
 
-    /// A cache that was handed out.
-    pub fn get_mut(&mut self, index: usize) -> &mut KvCache {
-        &mut self.caches[index]
+    /// Gives a table the pages that it lacks for that many tokens.
+    pub fn reserve(&mut self, table: PageTable, tokens: usize) {
+        while self.tables[table].len() < pages_for(tokens) {
+            let page = self.take_page();
+            self.push(table, page);
+        }
+    }
+
+    /// Pages that are handed out.
+    pub fn in_use(&self) -> usize {
+        self.pages.len() - self.free.len()
+    }
+
+    /// Most pages that were handed out at a time since the last reset.
+    pub fn peak(&self) -> usize {
+        self.peak
+    }
+
+    /// Memory of a page in bytes.
+    pub fn page_bytes(&self) -> usize {
+        self.shape.page_bytes()
+    }
+
+    /// Memory of all pages in bytes, used or not.
+    pub fn bytes(&self) -> usize {
+        self.pages.iter().map(|page| size_of_val(&page[..])).sum()
+    }
+
+    /// Stores one token's key and value, `[heads, head_dim]` each.
+    pub fn write(&mut self, table: PageTable, layer: usize, token: usize, key: &[f32], value: &[f32]) {
+        let head_dim = self.shape.head_dim;
+        let stride = value_stride(head_dim);
+        let page = &mut self.pages[self.tables[table][token / PAGE] as usize];
+        let token = token % PAGE;
+        for (head, (key, value)) in key.chunks_exact(head_dim).zip(value.chunks_exact(head_dim)).enumerate() {
+            let block = &mut page[self.shape.offset(layer, head)..][..head_block(head_dim)];
+            let (keys, values) = block.split_at_mut(PAGE * head_dim);
+            for (line, key) in keys.chunks_exact_mut(PAGE).zip(key) {
+                line[token] = *key;
+            }
+            values[token * stride..][..head_dim].copy_from_slice(value);
+        }
+    }
+
+    /// A table's first `len` tokens, as one head of one layer sees them.
+    pub fn span(&self, table: PageTable, layer: usize, head: usize, len: usize) -> KvSpan<'_> {
+        KvSpan { pages: &self.pages, table: &self.tables[table], offset: self.shape.offset(layer, head), len }
     }
 }
 
@@ -122,37 +164,54 @@ impl KvPool {
 mod tests {
     use super::*;
 
+    const SHAPE: KvShape = KvShape { layers: 2, heads: 3, head_dim: 5 };
+
     #[test]
     fn spans_show_what_was_written_for_their_layer_and_head() {
-        let shape = KvShape { layers: 2, heads: 3, head_dim: 5 };
-        let mut cache = KvCache::new(shape, 20);
-        let number = |layer: usize, token: usize, head: usize, d: usize| (((layer * 40 + token) * 3 + head) * 5 + d) as f32;
-        for layer in 0..2 {
-            for token in 0..20 {
-                let key: Vec<f32> = (0..15).map(|i| number(layer, token, i / 5, i % 5)).collect();
-                let value: Vec<f32> = key.iter().map(|x| -x).collect();
-                cache.write(layer, token, &key, &value);
+        let mut pool = KvPool::new(SHAPE);
+        let (a, b) = (pool.take_table(), pool.take_table());
+        let number = |table: usize, layer: usize, token: usize, head: usize, d: usize| {
+            ((((table * 2 + layer) * 40 + token) * 3 + head) * 5 + d) as f32
+        };
+        for token in 0..20 {
+            for (at, table) in [a, b].into_iter().enumerate() {
+                pool.reserve(table, token + 1);
+                for layer in 0..2 {
+                    let key: Vec<f32> = (0..15).map(|i| number(at, layer, token, i / 5, i % 5)).collect();
+                    let value: Vec<f32> = key.iter().map(|x| -x).collect();
+                    pool.write(table, layer, token, &key, &value);
+                }
             }
         }
-        for (layer, head, token) in [(0, 0, 0), (1, 2, 19), (1, 0, 16), (0, 2, 15)] {
-            let span = cache.span(layer, head, 20);
+        for (at, layer, head, token) in [(0, 0, 0, 0), (1, 1, 2, 19), (0, 1, 0, 16), (1, 0, 2, 15)] {
+            let span = pool.span([a, b][at], layer, head, 20);
+            let block = &span.pages[span.table[token / PAGE] as usize][span.offset..];
             for d in 0..5 {
-                assert_eq!(span.keys[(token / 16 * 5 + d) * 16 + token % 16], number(layer, token, head, d));
-                assert_eq!(span.values[token * value_stride(5) + d], -number(layer, token, head, d));
+                assert_eq!(block[d * PAGE + token % PAGE], number(at, layer, token, head, d));
+                assert_eq!(block[PAGE * 5 + token % PAGE * value_stride(5) + d], -number(at, layer, token, head, d));
             }
         }
     }
 
     #[test]
-    fn pool_hands_a_returned_cache_out_again_and_grows_on_reset() {
-        let mut pool = KvPool::new(KvShape { layers: 1, heads: 1, head_dim: 4 });
-        pool.reset(10);
-        let (a, b) = (pool.take(), pool.take());
-        assert_ne!(a, b);
-        pool.give_back(a);
-        assert_eq!(pool.take(), a);
-        pool.reset(40);
-        let a = pool.take();
-        assert_eq!(pool.get(a).span(0, 0, 40).len, 40);
+    fn pages_are_handed_out_as_tokens_come_and_again_after_their_table_ends() {
+        let mut pool = KvPool::new(SHAPE);
+        pool.reset(2, 3);
+        let (a, b) = (pool.take_table(), pool.take_table());
+        pool.reserve(a, PAGE);
+        assert_eq!(pool.in_use(), 1);
+        pool.reserve(a, PAGE + 1);
+        let shared = pool.span(a, 0, 0, 0).table[0];
+        pool.push(b, shared);
+        pool.reserve(b, 2 * PAGE);
+        assert_eq!((pool.in_use(), pool.bytes()), (3, 3 * pool.page_bytes()), "one page is in both");
+        pool.give_back_table(b, 1);
+        assert_eq!(pool.in_use(), 2);
+        pool.reserve(a, 3 * PAGE);
+        assert_eq!((pool.in_use(), pool.pages.len()), (3, 3), "the page of the table that ended");
+        pool.give_back_table(a, 0);
+        assert_eq!((pool.in_use(), pool.peak()), (0, 3));
+        pool.reset(2, 3);
+        assert_eq!((pool.peak(), pool.pages.len()), (0, 3), "a reset keeps the memory");
     }
 }

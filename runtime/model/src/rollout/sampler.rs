@@ -2,7 +2,7 @@
 
 use plumb_core::rollout::SamplingParams;
 use plumb_kernels::cpu::isa::Isa;
-use plumb_kernels::cpu::sample::{BLOCK, argmax, block_sums, exponentiate, inverse_cdf};
+use plumb_kernels::cpu::sample::{BLOCK, block_sums, exponential_sums, exponentiate, inverse_cdf, largest};
 
 /// A sampled token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Sampler {
 #[derive(Clone, Debug, Default)]
 pub struct SampleScratch {
     sums: Vec<f64>,
+    /// `[v]` where something is cut, else empty.
+    weights: Vec<f32>,
     ranked: Vec<(f32, u32)>,
 }
 
@@ -42,33 +44,49 @@ impl Sampler {
         }
     }
 
-    /// Draws a token, `uniform` in [0, 1) being the chance. `logits`, `[v]`, are used up. None when they are not finite.
+    /// Draws a token, `uniform` in [0, 1) being the chance. `logits`: `[v]`. None when they are not finite.
     ///
     /// The draw inverts the cumulative distribution of the tokens that are kept, in the order of their ids. At temperature 0 it
     /// is the likeliest token, the lowest id among equals.
-    pub fn sample(&self, logits: &mut [f32], uniform: f64, scratch: &mut SampleScratch) -> Option<Sampled> {
-        let SampleScratch { sums, ranked } = scratch;
+    pub fn sample(&self, logits: &[f32], uniform: f64, scratch: &mut SampleScratch) -> Option<Sampled> {
+        let SampleScratch { sums, weights, ranked } = scratch;
         sums.resize(logits.len().div_ceil(BLOCK), 0.0);
         let greedy = self.temperature == 0.0;
         let inverse_temperature = if greedy { 1.0 } else { self.temperature.recip() };
-        let (max, likeliest) = argmax(self.isa, logits);
         let cut_top_k = !greedy && self.top_k > 0 && self.top_k < logits.len();
-        if cut_top_k {
-            rank_top_k(logits, self.top_k, ranked);
+        let cut = !greedy && (cut_top_k || self.top_p < 1.0 || self.min_p > 0.0);
+        let max = largest(self.isa, logits);
+        if cut {
+            weights.resize(logits.len(), 0.0);
+            exponentiate(self.isa, logits, max, inverse_temperature, weights);
+            block_sums(self.isa, weights, sums);
+        } else {
+            exponential_sums(self.isa, logits, max, inverse_temperature, sums);
         }
-        exponentiate(self.isa, logits, max, inverse_temperature, sums);
         let total: f64 = sums.iter().sum();
         if !total.is_finite() {
             return None;
         }
-        let logprob = |weight: f32| (f64::from(weight).ln() - total.ln()) as f32;
+        let sampled = |token: usize, weight: f32| {
+            Some(Sampled { token: token as u32, logprob: (f64::from(weight).ln() - total.ln()) as f32 })
+        };
         if greedy {
-            return Some(Sampled { token: likeliest as u32, logprob: logprob(1.0) });
+            let likeliest = logits.iter().position(|&logit| logit == max).unwrap_or(0);
+            return sampled(likeliest, 1.0);
+        }
+        if !cut {
+            let block = &mut [0.0; BLOCK];
+            let (token, weight) = inverse_cdf(sums, uniform, move |ids| {
+                let logits = &logits[ids.start..ids.end.min(logits.len())];
+                exponentiate(self.isa, logits, max, inverse_temperature, block);
+                &block[..logits.len()]
+            });
+            return sampled(token, weight);
         }
 
         // From here on a weight of 0 means cut.
-        let weights = logits;
         if cut_top_k {
+            rank_top_k(logits, self.top_k, ranked);
             for (weight, id) in ranked.iter_mut() {
                 *weight = weights[*id as usize];
             }
@@ -82,11 +100,9 @@ impl Sampler {
         if self.min_p > 0.0 {
             weights.iter_mut().filter(|weight| **weight < self.min_p).for_each(|weight| *weight = 0.0);
         }
-        if cut_top_k || self.top_p < 1.0 || self.min_p > 0.0 {
-            block_sums(self.isa, weights, sums);
-        }
-        let token = inverse_cdf(weights, sums, uniform);
-        Some(Sampled { token: token as u32, logprob: logprob(weights[token]) })
+        block_sums(self.isa, weights, sums);
+        let (token, weight) = inverse_cdf(sums, uniform, |ids| &weights[ids.start..ids.end.min(logits.len())]);
+        sampled(token, weight)
     }
 }
 
@@ -170,7 +186,7 @@ mod tests {
         let (sampler, mut scratch) = (Sampler::new(sampling), SampleScratch::default());
         let mut counts = vec![0; probabilities.len()];
         for i in 0..1000 {
-            let draw = sampler.sample(&mut logits(probabilities), (i as f64 + 0.5) / 1000.0, &mut scratch).expect("finite");
+            let draw = sampler.sample(&logits(probabilities), (i as f64 + 0.5) / 1000.0, &mut scratch).expect("finite");
             assert!((draw.logprob - probabilities[draw.token as usize].ln()).abs() < 1e-5, "log-probability before cuts");
             counts[draw.token as usize] += 1;
         }
@@ -216,12 +232,12 @@ mod tests {
     fn top_p_reaches_deep_into_a_flat_distribution() {
         let mut probabilities = vec![0.5 / 3000.0; 3001];
         probabilities[7] = 0.5;
-        let mut logits = logits(&probabilities);
-        let (max, _) = argmax(Isa::detect(), &logits);
-        let mut sums = vec![0.0; 47];
-        exponentiate(Isa::detect(), &mut logits, max, 1.0, &mut sums);
-        keep_top_p(&mut logits, 0.75 * sums.iter().sum::<f64>(), &mut Vec::new());
-        let kept = logits.iter().filter(|weight| **weight > 0.0).count();
+        let logits = logits(&probabilities);
+        let mut weights = vec![0.0; logits.len()];
+        exponentiate(Isa::detect(), &logits, largest(Isa::detect(), &logits), 1.0, &mut weights);
+        let total: f64 = weights.iter().copied().map(f64::from).sum();
+        keep_top_p(&mut weights, 0.75 * total, &mut Vec::new());
+        let kept = weights.iter().filter(|weight| **weight > 0.0).count();
         assert!((1501..=1502).contains(&kept), "half of the tail and the head: {kept}");
     }
 
@@ -248,7 +264,7 @@ mod tests {
     fn temperature_sharpens_the_distribution_and_its_logprobs() {
         let sampler = Sampler::new(&SamplingParams { temperature: 0.5, ..neutral() });
         let squares: f32 = FIVE.iter().map(|p| p * p).sum();
-        let draw = sampler.sample(&mut logits(&FIVE), 0.2, &mut SampleScratch::default()).expect("finite");
+        let draw = sampler.sample(&logits(&FIVE), 0.2, &mut SampleScratch::default()).expect("finite");
         assert_eq!(draw.token, 1);
         assert!((draw.logprob - (0.16 / squares).ln()).abs() < 1e-5);
     }
@@ -257,7 +273,7 @@ mod tests {
     fn temperature_0_takes_the_lowest_of_the_likeliest_and_ignores_cuts() {
         let sampling = SamplingParams { top_k: 1, top_p: 0.1, min_p: 1.0, ..SamplingParams::greedy(1) };
         let draw = Sampler::new(&sampling)
-            .sample(&mut logits(&[0.1, 0.35, 0.2, 0.35]), 0.99, &mut SampleScratch::default())
+            .sample(&logits(&[0.1, 0.35, 0.2, 0.35]), 0.99, &mut SampleScratch::default())
             .expect("finite");
         assert_eq!(draw.token, 1);
         assert!((draw.logprob - 0.35_f32.ln()).abs() < 1e-5);
@@ -270,7 +286,7 @@ mod tests {
             for bad in [f32::NAN, f32::INFINITY] {
                 let mut row = logits(&FIVE);
                 row[3] = bad;
-                assert_eq!(Sampler::new(&sampling).sample(&mut row, 0.5, &mut scratch), None, "{bad}");
+                assert_eq!(Sampler::new(&sampling).sample(&row, 0.5, &mut scratch), None, "{bad}");
             }
         }
     }
@@ -285,7 +301,7 @@ mod tests {
         let (stream, draws) = (Stream::new(3, "test", &[]), 60_000_u64);
         let mut counts = vec![0.0_f64; n];
         for i in 0..draws {
-            let draw = sampler.sample(&mut logits(&probabilities), stream.f64_at(i), &mut scratch).expect("finite");
+            let draw = sampler.sample(&logits(&probabilities), stream.f64_at(i), &mut scratch).expect("finite");
             counts[draw.token as usize] += 1.0;
         }
         let chi_square: f64 = counts

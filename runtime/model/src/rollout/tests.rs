@@ -9,7 +9,7 @@ use crate::config::{Architecture, Llama3Rope, ModelConfig};
 use crate::random_params;
 
 /// A small model with grouped queries, odd sizes and an untied output.
-fn config() -> ModelConfig {
+pub(super) fn config() -> ModelConfig {
     ModelConfig {
         architecture: Architecture::Llama,
         vocab_size: 131,
@@ -34,7 +34,7 @@ fn config() -> ModelConfig {
 }
 
 /// Random weights, large enough that distributions are far from uniform; biases and norms are random too.
-fn params(config: ModelConfig) -> Params {
+pub(super) fn params(config: ModelConfig) -> Params {
     let mut params = random_params(config, 0.25, 5);
     for spec in params.layout.clone().tensors().iter().filter(|spec| spec.shape.len() == 1) {
         let stream = Stream::new(9, &spec.name, &[]);
@@ -45,17 +45,17 @@ fn params(config: ModelConfig) -> Params {
     params
 }
 
-fn prompts(lengths: &[usize]) -> Vec<Prompt> {
+pub(super) fn prompts(lengths: &[usize]) -> Vec<Prompt> {
     let stream = Stream::new(1, "prompts", &[]);
     let token = |i: usize, t: usize| stream.below_at((i * 1000 + t) as u64, 131) as u32;
     (0..lengths.len()).map(|i| Prompt { id: 10 + i as u64, tokens: (0..lengths[i]).map(|t| token(i, t)).collect() }).collect()
 }
 
-fn decode(ids: &[u32]) -> String {
+pub(super) fn decode(ids: &[u32]) -> String {
     ids.iter().map(|id| format!("{id} ")).collect::<Vec<_>>().concat()
 }
 
-fn generate(params: &Params, max_batch: usize, prompts: &[Prompt], n: usize, sampling: &SamplingParams) -> Vec<Group> {
+pub(super) fn generate(params: &Params, max_batch: usize, prompts: &[Prompt], n: usize, sampling: &SamplingParams) -> Vec<Group> {
     let mut engine = RolloutEngine::new(params, max_batch).expect("a sound model");
     collect(&mut engine, prompts, n, sampling)
 }
@@ -65,14 +65,15 @@ fn collect(engine: &mut RolloutEngine, prompts: &[Prompt], n: usize, sampling: &
     let stream = |prompt, completion| Stream::new(4, "rollout", &[prompt, completion]);
     let request = Request { decode: &decode, prompts, num_generations: n, sampling, stream: &stream };
     let stats = engine.run(&request, &mut |i, group| assert!(groups.insert(i, group).is_none(), "a group twice")).expect("runs");
-    assert_eq!(stats.prefill_tokens, prompts.iter().map(|prompt| prompt.tokens.len() as u64).sum::<u64>());
+    let of_prompts: usize = prompts.iter().map(|prompt| prompt.tokens.len()).sum();
+    assert_eq!(stats.prefill_tokens + stats.reused_tokens, of_prompts as u64);
     let tokens: usize = groups.values().flat_map(|group: &Group| &group.completions).map(|c| c.tokens.len() - 1).sum();
     assert_eq!(stats.decode_tokens, tokens as u64);
     assert_eq!(groups.len(), prompts.len());
     groups.into_values().collect()
 }
 
-fn sampling() -> SamplingParams {
+pub(super) fn sampling() -> SamplingParams {
     SamplingParams { temperature: 0.8, top_k: 60, top_p: 0.95, min_p: 0.01, ..SamplingParams::neutral(45) }
 }
 
@@ -239,7 +240,7 @@ fn rounded(params: &Params, format: WeightFormat) -> Params {
 }
 
 fn engine(params: &Params, max_batch: usize, weights: WeightFormat) -> RolloutEngine {
-    RolloutEngine::new(params, RolloutOptions { max_batch, weights }).expect("a sound model")
+    RolloutEngine::new(params, RolloutOptions { max_batch, weights, speculation: None }).expect("a sound model")
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use plumb_core::recipe::RolloutWeights;
+use plumb_core::recipe::{self, Rollout, RolloutWeights};
 use plumb_core::rollout::{Group, SamplingParams};
 use plumb_core::seed::Stream;
-use plumb_model::rollout::{RolloutOptions, RolloutStats, WeightFormat};
+use plumb_model::rollout::{RolloutOptions, RolloutStats, Speculation, WeightFormat};
 
 use super::Grpo;
 use crate::error::Result;
@@ -14,6 +14,8 @@ use crate::models::Served;
 use crate::pipeline::rows::{Example, RowRef, Scores, StepRows, batch, row_id};
 use crate::pipeline::{Assessed, Scoring, assess, drop_unwanted, in_order, spans};
 use crate::plugins::StagePlugins;
+
+const MIB: f64 = 1024.0 * 1024.0;
 
 /// Groups with what rewards and judges said about them.
 struct Sampled<'a> {
@@ -36,6 +38,8 @@ struct Effort {
     rollout_s: f64,
     reward_s: f64,
     stats: RolloutStats,
+    /// Whether tokens were guessed.
+    speculates: bool,
     /// What judges did, summed over rounds.
     judges: BTreeMap<String, f64>,
 }
@@ -66,7 +70,7 @@ impl<'a> Grpo<'a> {
         step: u64,
         metrics: &mut Vec<(String, f64)>,
     ) -> Result<(StepRows<'a>, Assessed)> {
-        let mut effort = Effort::default();
+        let mut effort = Effort { speculates: self.stage.rollout.speculation.is_some(), ..Effort::default() };
         let busy_before = plugins.reward_busy_s();
         let first = Round { step, number: 0, first_place: 0 };
         let Sampled { examples, groups, scores } =
@@ -139,17 +143,22 @@ impl<'a> Grpo<'a> {
             _ => Stream::new(self.seed, "rollout", &[step, prompt, completion, round.number]),
         };
         let start = Instant::now();
-        let options = RolloutOptions { max_batch: rollout.max_batch, weights: weight_format(rollout.weights) };
+        let options = options(rollout);
         let count = rollout.num_generations;
         let stats = models.policy.generate(&prompts, count, &self.sampling(), options, &stream, &mut on_group)?;
         effort.rollout_s += start.elapsed().as_secs_f64();
-        effort.add(&stats);
+        effort.stats += stats;
         let groups = in_order(groups);
         let collected = scoring.collect(step, || of_groups(&mut groups.iter().enumerate()), models)?;
         effort.reward_s += collected.waited_s;
         collected.metrics.into_iter().for_each(|(name, value)| *effort.judges.entry(name).or_default() += value);
         Ok(Sampled { examples, groups, scores: collected.scores })
     }
+}
+
+fn options(rollout: &Rollout) -> RolloutOptions {
+    let speculation = rollout.speculation.map(|recipe::Speculation { max_draft, ngram }| Speculation { max_draft, ngram });
+    RolloutOptions { max_batch: rollout.max_batch, weights: weight_format(rollout.weights), speculation }
 }
 
 fn weight_format(weights: RolloutWeights) -> WeightFormat {
@@ -161,18 +170,20 @@ fn weight_format(weights: RolloutWeights) -> WeightFormat {
 }
 
 impl Effort {
-    fn add(&mut self, stats: &RolloutStats) {
-        self.stats.prefill_tokens += stats.prefill_tokens;
-        self.stats.decode_tokens += stats.decode_tokens;
-        self.stats.prefill_s += stats.prefill_s;
-        self.stats.decode_s += stats.decode_s;
-    }
-
     fn report(self, metrics: &mut Vec<(String, f64)>) {
         metrics.push(("time/rollout_s".into(), self.rollout_s));
         metrics.push(("time/reward_s".into(), self.reward_s));
         metrics.push(("time/prefill_tokens_per_s".into(), self.stats.prefill_tokens as f64 / self.stats.prefill_s));
         metrics.push(("time/decode_tokens_per_s".into(), self.stats.decode_tokens as f64 / self.stats.decode_s));
+        let RolloutStats { prefill_tokens, reused_tokens, passes, kv_pages_peak, kv_page_bytes, .. } = self.stats;
+        metrics.push(("rollout/prefill_tokens".into(), prefill_tokens as f64));
+        metrics.push(("rollout/reused_prompt_tokens".into(), reused_tokens as f64));
+        metrics.push(("rollout/passes".into(), passes as f64));
+        metrics.push(("rollout/kv_peak_mib".into(), (kv_pages_peak * kv_page_bytes) as f64 / MIB));
+        if self.speculates {
+            metrics.push(("rollout/drafted_tokens".into(), self.stats.drafted_tokens as f64));
+            metrics.push(("rollout/accepted_tokens".into(), self.stats.accepted_tokens as f64));
+        }
         metrics.extend(self.judges);
     }
 }
