@@ -107,6 +107,42 @@ fn rollout_repeats_by_seed_whatever_the_batch_and_reports_its_speed() {
 }
 
 #[test]
+fn rollout_guesses_change_no_byte_and_stats_tell_of_work_that_was_shared() {
+    let folder = Folder::new();
+    let common = "0123456789012345678";
+    let (a, b) = (format!("{{\"prompt\": \"{common}+1\"}}\n"), format!("{{\"prompt\": \"{common}+2\"}}\n"));
+    let (model, input) = (folder.model(), folder.file("in.jsonl", &(a + &b)));
+    let run = |more: &[&str]| {
+        let args =
+            ["rollout", "--model", &model, "--input", &input, "--num-generations", "2", "--max-completion-length", "9", "--raw"];
+        let output = folder.plumb(&[&args[..], more, &["--stats", "stats.json"]].concat()).ok().stdout;
+        let stats: Value = serde_json::from_str(&std::fs::read_to_string(folder.path("stats.json")).unwrap()).unwrap();
+        (output, stats)
+    };
+    let ((plain, stats), (guessed, with_guesses)) = (run(&[]), run(&["--speculate", "3", "--speculate-ngram", "1"]));
+    assert_eq!(plain, guessed);
+    assert_eq!(stats["drafted_tokens"], 0);
+    assert!(with_guesses["drafted_tokens"].as_u64().is_some_and(|tokens| tokens > 0), "{with_guesses}");
+    assert!(stats["reused_prompt_tokens"].as_u64().is_some_and(|tokens| tokens >= 16), "{stats}");
+    assert!(stats["kv_pages_peak"].as_u64().is_some_and(|pages| pages > 0), "{stats}");
+    let args =
+        ["rollout", "--model", &model, "--input", &input, "--raw", "--max-completion-length", "9", "--speculate", "0", "--json"];
+    let none = folder.plumb(&args);
+    assert_eq!((none.code, &none.error()["code"]), (Some(2), &json!("usage.value")));
+}
+
+#[test]
+fn rollout_that_may_not_fit_memory_is_refused_before_it_begins() {
+    let folder = Folder::new();
+    let (model, input) = (folder.model(), folder.file("in.jsonl", "{\"prompt\": \"1+2=\"}\n"));
+    let many = "1000000000";
+    let args = ["rollout", "--model", &model, "--input", &input, "--raw", "--num-generations", many, "--max-batch", many];
+    let refused = folder.plumb(&[&args[..], &["--max-completion-length", "20", "--json"]].concat());
+    assert_eq!((refused.code, &refused.error()["code"]), (Some(4), &json!("memory.rollout")));
+    assert!(refused.error()["hint"].as_str().unwrap().contains("--max-batch"), "{refused:?}");
+}
+
+#[test]
 fn rollout_with_narrow_weights_repeats_and_has_logprobs_of_its_own() {
     let folder = Folder::new();
     let (model, input) = (folder.model(), folder.file("in.jsonl", "{\"prompt\": \"1+2=\"}\n"));

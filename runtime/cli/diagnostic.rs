@@ -191,6 +191,8 @@ fn model(error: &plumb_model::Error) -> Kind {
         Error::Unsupported { .. } => kind("model.unsupported"),
         Error::Shape { .. } => kind("model.shape").hint("config.json and the weights do not belong together"),
         Error::Tokenizer(_) => kind("model.tokenizer"),
+        Error::Memory { .. } => kind("memory.rollout")
+            .hint("set `max_batch` or `max_completion_length` lower: `--max-batch`, or `rollout.max_batch` in a recipe"),
         Error::TooLong { .. } => kind("model.too_long").hint("shorten the prompt, or set `max_completion_length` lower"),
         Error::NonFinite { .. } => kind("model.non_finite"),
         Error::Request(_) => Kind::new("usage.value", ExitStatus::Usage),

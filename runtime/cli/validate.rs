@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use plumb_core::recipe::{
-    Algorithm, DpoLoss, Eval, FaultPolicy, FilterScope, ModelSource, Optimizer, PluginUse, RandomModel, Recipe, Rollout, Speculation,
-    Stage,
+    Algorithm, DpoLoss, Eval, FaultPolicy, FilterScope, ModelSource, Optimizer, PluginUse, RandomModel, Recipe, Rollout,
+    Speculation, Stage,
 };
 
 use crate::diagnostic::{Diagnostic, did_you_mean};

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::rollout::Memory;
+
 /// A result with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -59,6 +61,19 @@ pub enum Error {
         /// `max_position_embeddings`.
         limit: usize,
     },
+    /// Rollouts might need more memory than there is.
+    #[error(
+        "rollouts may take {} of memory (weights {}, keys and values {}, buffers {}), {} more than they hold, but {} are available",
+        size(estimate.total()), size(estimate.weights), size(estimate.kv_cache), size(estimate.buffers), size(*needed), size(*available)
+    )]
+    Memory {
+        /// The most that they may take.
+        estimate: Memory,
+        /// Bytes of it that they do not hold yet.
+        needed: u64,
+        /// Bytes that the machine and the limits of control groups leave.
+        available: u64,
+    },
     /// A call's arguments make no sense: a probability above 1, a prompt without tokens, weights of another model.
     #[error("{0}")]
     Request(String),
@@ -71,4 +86,8 @@ pub enum Error {
         /// Which number, and where.
         what: String,
     },
+}
+
+fn size(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }

@@ -4,6 +4,7 @@
 //! Reading order: [`config`] and [`params`] (what a model is), [`load`](load()) and [`save`](save()) (Hugging Face folders and
 //! GGUF files), [`Tokenizer`], [`engine`] (log-probabilities and gradients).
 
+mod available;
 mod chat;
 mod error;
 mod gguf;
@@ -18,6 +19,7 @@ pub mod engine;
 pub mod params;
 pub mod rollout;
 
+pub use available::available_memory;
 pub use chat::Message;
 pub use error::{Error, Result};
 pub use hf::merge_adapter;

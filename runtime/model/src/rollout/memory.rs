@@ -9,6 +9,7 @@ use super::kv_cache::{KvShape, pages_for};
 use super::prefix::PrefixTree;
 use super::speculation::SPECULATIVE_ROWS;
 use crate::config::ModelConfig;
+use crate::{Error, Result};
 
 /// Memory of a rollout engine in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,15 @@ pub fn memory_estimate(
         kv_cache: ((of_completions + of_prompts) * KvShape::new(config).page_bytes()) as u64,
         buffers: (decoder::buffer_bytes(config, extent.positions(), extent.rows(), extent.lines())
             + of_sampling * config.vocab_size) as u64,
+    }
+}
+
+/// Whether what is estimated beyond what is held can be had. Where the system does not say what is available, it can.
+pub(super) fn check(estimate: &Memory, held: &Memory, available: Option<u64>) -> Result<()> {
+    let needed = estimate.kv_cache.saturating_sub(held.kv_cache) + estimate.buffers.saturating_sub(held.buffers);
+    match available {
+        Some(available) if needed > available => Err(Error::Memory { estimate: *estimate, needed, available }),
+        _ => Ok(()),
     }
 }
 
@@ -112,5 +122,25 @@ impl Extent {
     /// Rows whose logits are held at a time.
     pub fn lines(&self) -> usize {
         self.rows().min(LOGIT_ROWS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_refused_when_what_it_lacks_is_more_than_there_is() {
+        let mib = |n: u64| n << 20;
+        let estimate = Memory { weights: mib(500), kv_cache: mib(3000), buffers: mib(100) };
+        let held = Memory { weights: mib(500), kv_cache: mib(1000), buffers: mib(150) };
+        assert!(check(&estimate, &held, Some(mib(2000))).is_ok());
+        assert!(check(&estimate, &held, None).is_ok());
+        let error = check(&estimate, &held, Some(mib(1999))).expect_err("a MiB too little").to_string();
+        assert_eq!(
+            error,
+            "rollouts may take 3600 MiB of memory (weights 500 MiB, keys and values 3000 MiB, buffers 100 MiB), 2000 MiB more than \
+             they hold, but 1999 MiB are available"
+        );
     }
 }

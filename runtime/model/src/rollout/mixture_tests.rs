@@ -139,7 +139,7 @@ fn prop_any_mixture_gives_each_completion_the_bits_that_it_has_by_itself() {
     });
     let pools = [1, 3].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool"));
     let mut all = RolloutStats::default();
-    for case in 0..40 {
+    for case in 0..80 {
         let (decoder, engine) = &mut models[case as usize % 2];
         let mut dice = Dice(Stream::new(21, "mixtures", &[case]), 0);
         let (prompts, sampling, options, n) = (dice.prompts(), dice.sampling(), dice.options(), 1 + dice.below(4));
@@ -162,7 +162,7 @@ fn prop_any_mixture_gives_each_completion_the_bits_that_it_has_by_itself() {
         all += stats;
     }
     assert!(all.reused_tokens > 500, "little was shared: {all:?}");
-    assert!(all.accepted_tokens > 50 && all.drafted_tokens > all.accepted_tokens + 50, "little was guessed: {all:?}");
+    assert!(all.accepted_tokens > 25 && all.drafted_tokens > all.accepted_tokens + 50, "little was guessed: {all:?}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub use plumb_kernels::cpu::packed_matmul::WeightFormat;
 pub use speculation::Speculation;
 
 use crate::params::Params;
-use crate::{Error, Result, Tokenizer};
+use crate::{Error, Result, Tokenizer, available_memory};
 use batch::{Batch, Request};
 use decoder::Decoder;
 use kv_cache::{KvPool, KvShape};
@@ -165,7 +165,8 @@ impl RolloutEngine {
     ///
     /// # Errors
     /// Before any work: [`Error::Request`] for parameters out of range, no generations, an empty prompt or an id outside the
-    /// vocabulary; [`Error::TooLong`] when a prompt with `max_completion_length` tokens after it exceeds the model's context.
+    /// vocabulary; [`Error::TooLong`] when a prompt with `max_completion_length` tokens after it exceeds the model's context;
+    /// [`Error::Memory`] when [`memory_estimate`] says that it may need more than [`available_memory`].
     /// Later: [`Error::NonFinite`] when the model's logits are NaN or infinite.
     #[allow(clippy::too_many_arguments)]
     pub fn generate(
@@ -183,6 +184,9 @@ impl RolloutEngine {
 
     fn run(&mut self, request: &Request, on_group: &mut dyn FnMut(usize, Group)) -> Result<RolloutStats> {
         check(request, self.decoder.config())?;
+        let Request { prompts, num_generations, sampling, .. } = *request;
+        let estimate = memory_estimate(self.decoder.config(), &self.options, prompts, num_generations, sampling);
+        memory::check(&estimate, &self.memory(), available_memory())?;
         Batch::new(&self.options, &mut self.decoder, &mut self.kv_pool, request).run(on_group)
     }
 }
