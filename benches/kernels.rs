@@ -11,7 +11,7 @@ use plumb_kernels::cpu::adamw::{AdamW, adamw};
 use plumb_kernels::cpu::attention::{AttentionSaved, Heads, Span, attention, attention_backward};
 use plumb_kernels::cpu::global_norm::global_norm;
 use plumb_kernels::cpu::logprob::{Head, LogprobGrads, logprob, logprob_backward};
-use plumb_kernels::cpu::matmul::{Matrix, MatrixMut, Store, matmul};
+use plumb_kernels::cpu::matmul::{Matrix, MatrixMut, Precision, Store, matmul};
 use plumb_kernels::cpu::packed_matmul::{PackedMatrix, WeightFormat};
 use rayon::prelude::*;
 
@@ -33,20 +33,24 @@ fn bench_matmul(criterion: &mut Criterion) {
     for (inputs, outputs) in [(576, 960), (576, 576), (576, 3072), (1536, 576), (576, 49_152)] {
         let n = if outputs == 49_152 { 256 } else { TOKENS };
         let (x, w, dy) = (noise(n * inputs), noise(outputs * inputs), noise(n * outputs));
-        let shape = format!("n{n}_in{inputs}_out{outputs}");
         group.throughput(Throughput::Elements(2 * (n * inputs * outputs) as u64));
         let [mx, mw, mdy] = [Matrix::new(&x, n, inputs), Matrix::new(&w, outputs, inputs), Matrix::new(&dy, n, outputs)];
         let mut out = vec![0.0; (n * outputs).max(outputs * inputs).max(n * inputs)];
-        group.bench_function(BenchmarkId::new("forward", &shape), |bencher| {
-            bencher.iter(|| matmul(Store::Set, MatrixMut::new(&mut out[..n * outputs], n, outputs), mx, mw.t()));
-        });
-        group.bench_function(BenchmarkId::new("dx", &shape), |bencher| {
-            bencher.iter(|| matmul(Store::Set, MatrixMut::new(&mut out[..n * inputs], n, inputs), mdy, mw));
-        });
-        group.bench_function(BenchmarkId::new("dw", &shape), |bencher| {
-            let dw = &mut out[..outputs * inputs];
-            bencher.iter(|| matmul(Store::Add, MatrixMut::new(dw, outputs, inputs), mdy.t(), mx));
-        });
+        for precision in [Precision::Highest, Precision::High, Precision::Medium] {
+            let id = |product: &str| format!("{product}/n{n}_in{inputs}_out{outputs}/{precision:?}").to_lowercase();
+            group.bench_function(id("forward"), |bencher| {
+                let out = &mut out[..n * outputs];
+                bencher.iter(|| matmul(precision, Store::Set, MatrixMut::new(out, n, outputs), mx, mw.t()));
+            });
+            group.bench_function(id("dx"), |bencher| {
+                let out = &mut out[..n * inputs];
+                bencher.iter(|| matmul(precision, Store::Set, MatrixMut::new(out, n, inputs), mdy, mw));
+            });
+            group.bench_function(id("dw"), |bencher| {
+                let dw = &mut out[..outputs * inputs];
+                bencher.iter(|| matmul(precision, Store::Add, MatrixMut::new(dw, outputs, inputs), mdy.t(), mx));
+            });
+        }
     }
     group.finish();
 }
@@ -57,9 +61,16 @@ fn bench_packed_matmul(criterion: &mut Criterion) {
     group.sample_size(10);
     for (n, k, layers) in [(49_152, 576, 1), (3072, 576, 30), (576, 1536, 30)] {
         let w = noise(n * k);
-        for format in [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8] {
+        let formats = [
+            (WeightFormat::F32, Precision::Highest),
+            (WeightFormat::F32, Precision::High),
+            (WeightFormat::Bf16, Precision::Highest),
+            (WeightFormat::Bf16, Precision::High),
+            (WeightFormat::Int8, Precision::Highest),
+        ];
+        for (format, precision) in formats {
             let packed = || {
-                let mut matrix = PackedMatrix::zeros(n, k, format);
+                let mut matrix = PackedMatrix::zeros(n, k, format, precision);
                 matrix.pack(&[&w]);
                 matrix
             };
@@ -68,12 +79,12 @@ fn bench_packed_matmul(criterion: &mut Criterion) {
             group.throughput(Throughput::Bytes(bytes as u64));
             for m in [1, 8, 16, 32] {
                 let (x, mut y) = (noise(m * k), vec![0.0; m * n]);
-                group.bench_function(format!("{format:?}/n{n}_k{k}_m{m}").to_lowercase(), |bencher| {
+                group.bench_function(format!("{format:?}_{precision:?}/n{n}_k{k}_m{m}").to_lowercase(), |bencher| {
                     bencher.iter(|| matrices.iter().for_each(|matrix| matrix.multiply(&x, &mut y)));
                 });
             }
             let plain = vec![1.0_f32; bytes / 4];
-            group.bench_function(format!("read/{format:?}_n{n}_k{k}").to_lowercase(), |bencher| {
+            group.bench_function(format!("read/{format:?}_{precision:?}_n{n}_k{k}").to_lowercase(), |bencher| {
                 bencher.iter(|| black_box(&plain).par_chunks(1 << 16).map(largest).reduce(|| 0.0, f32::max));
             });
         }
@@ -121,7 +132,15 @@ fn bench_logprob(criterion: &mut Criterion) {
     let (rows, width, vocab) = (256, 576, 49_152);
     let (matrix, hidden) = (noise(vocab * width), noise(rows * width));
     let (row_ends, tokens): (Vec<usize>, Vec<u32>) = (0..rows).map(|i| (i + 1, (i * 97) as u32)).unzip();
-    let head = Head { matrix: &matrix, hidden: &hidden, width, temperature: 1.0, row_ends: &row_ends, tokens: &tokens };
+    let head = Head {
+        matrix: &matrix,
+        hidden: &hidden,
+        width,
+        temperature: 1.0,
+        row_ends: &row_ends,
+        tokens: &tokens,
+        precision: Precision::High,
+    };
     let (mut scratch, mut dhidden, mut dmatrix) = (Vec::new(), vec![0.0; hidden.len()], vec![0.0; matrix.len()]);
     let answer = logprob(head, &mut scratch);
     let dlogprobs = noise(rows);

@@ -12,7 +12,7 @@ use plumb_kernels::cpu::global_norm::global_norm;
 use plumb_model::config::{Architecture, ModelConfig};
 use plumb_model::engine::candle::CandleEngine;
 use plumb_model::engine::native::NativeEngine;
-use plumb_model::engine::{Engine, LeafGrads, Packed, Target};
+use plumb_model::engine::{Engine, LeafGrads, Packed, Precision, Target};
 use plumb_model::params::Params;
 
 const SEQUENCES: usize = 8;
@@ -58,7 +58,7 @@ fn random_params() -> Params {
 }
 
 fn main() {
-    let with_reference = std::env::args().any(|argument| argument == "reference");
+    let asked = |name: &str| std::env::args().any(|argument| argument == name);
     let mut params = random_params();
     let (mut packed, mut targets) = (Packed::default(), Vec::new());
     for sequence in 0..SEQUENCES {
@@ -70,8 +70,13 @@ fn main() {
     let count = targets.len();
     let leaf_grads = LeafGrads { logprobs: vec![-1.0 / count as f32; count], entropies: None };
     let [mut grads, mut first, mut second] = [(); 3].map(|()| vec![0.0; params.data.len()]);
-    let mut engines: Vec<(&str, Box<dyn Engine>)> = vec![("native", Box::new(NativeEngine::new(&params.config)))];
-    if with_reference {
+    let mut engines: Vec<(&str, Box<dyn Engine>)> = Vec::new();
+    let precisions = [("highest", Precision::Highest), ("high", Precision::High), ("medium", Precision::Medium)];
+    let some = precisions.iter().any(|(name, _)| asked(name));
+    for (name, precision) in precisions.into_iter().filter(|(name, _)| !some || asked(name)) {
+        engines.push((name, Box::new(NativeEngine::with_precision(&params.config, precision))));
+    }
+    if asked("reference") {
         engines.push(("candle", Box::new(CandleEngine::new(&params.config))));
     }
     // The first round allocates and is not representative.

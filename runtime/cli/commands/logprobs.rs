@@ -8,6 +8,7 @@ use plumb_model::engine::{Engine, Packed, Target};
 use plumb_model::{LoadedModel, Tokenizer};
 use serde_json::json;
 
+use crate::commands::rollout::MatmulPrecision;
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
 use crate::output::Sink;
@@ -37,6 +38,9 @@ pub struct LogprobsArgs {
     /// What computes
     #[arg(long, value_enum, default_value_t)]
     pub engine: EngineName,
+    /// What the native engine's matrix products are made of
+    #[arg(long, value_enum, default_value_t, value_name = "PRECISION")]
+    pub precision: MatmulPrecision,
 }
 
 /// What computes log-probabilities.
@@ -62,7 +66,9 @@ pub fn run(args: &LogprobsArgs) -> anyhow::Result<ExitStatus> {
     let model = plumb_model::load(&args.model)?;
     let questions = rows.iter().map(|row| question(row, &args.input, &model.tokenizer)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut engine: Box<dyn Engine> = match args.engine {
-        EngineName::Native => Box::new(plumb_model::engine::native::NativeEngine::new(&model.params.config)),
+        EngineName::Native => {
+            Box::new(plumb_model::engine::native::NativeEngine::with_precision(&model.params.config, args.precision.into()))
+        }
         EngineName::Candle => Box::new(plumb_model::engine::candle::CandleEngine::new(&model.params.config)),
     };
     let mut sink = Sink::open(args.output.as_deref())?;

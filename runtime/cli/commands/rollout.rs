@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use plumb_core::recipe;
 use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
-use plumb_model::rollout::{RolloutEngine, RolloutOptions, Speculation, WeightFormat};
+use plumb_model::rollout::{Precision, RolloutEngine, RolloutOptions, Speculation, WeightFormat};
 use plumb_model::{Message, Tokenizer};
 use serde_json::{Value, json};
 
@@ -73,6 +73,9 @@ pub struct RolloutArgs {
     /// Latest tokens that must have occurred before for a guess
     #[arg(long, default_value_t = recipe::Speculation::default().ngram, value_name = "TOKENS", requires = "speculate")]
     pub speculate_ngram: usize,
+    /// What matrix products are made of
+    #[arg(long, value_enum, default_value_t, value_name = "PRECISION")]
+    pub precision: MatmulPrecision,
     /// Use the prompt as it is, without the model's chat template; a begin-of-text token is added where the model expects one
     #[arg(long)]
     pub raw: bool,
@@ -106,6 +109,28 @@ impl From<Weights> for WeightFormat {
     }
 }
 
+/// Precisions of matrix products, by PyTorch's names.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum MatmulPrecision {
+    /// float32
+    Highest,
+    /// The sum of two bfloat16 for each number, where that is faster
+    #[default]
+    High,
+    /// One bfloat16 for each number, where that is faster
+    Medium,
+}
+
+impl From<MatmulPrecision> for Precision {
+    fn from(precision: MatmulPrecision) -> Self {
+        match precision {
+            MatmulPrecision::Highest => Precision::Highest,
+            MatmulPrecision::High => Precision::High,
+            MatmulPrecision::Medium => Precision::Medium,
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &RolloutArgs, output: Output) -> anyhow::Result<ExitStatus> {
     let began = Instant::now();
@@ -135,7 +160,7 @@ pub fn run(args: &RolloutArgs, output: Output) -> anyhow::Result<ExitStatus> {
         ignore_eos: args.ignore_eos,
     };
     let speculation = args.speculate.map(|max_draft| Speculation { max_draft, ngram: args.speculate_ngram });
-    let options = RolloutOptions { max_batch: args.max_batch, weights: args.weights.into(), speculation };
+    let options = RolloutOptions { max_batch: args.max_batch, weights: args.weights.into(), precision: args.precision.into(), speculation };
     let mut engine = RolloutEngine::new(&model.params, options)?;
     let bar = output.bar(prompts.len() as u64, "prompts");
     let mut groups: Vec<Option<Group>> = vec![None; prompts.len()];

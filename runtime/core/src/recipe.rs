@@ -25,6 +25,9 @@ pub struct Recipe {
     /// Computes log-probabilities and gradients: `native` (hand-written, fast) or `candle` (plain autograd, the reference).
     #[serde(default)]
     pub engine: EngineKind,
+    /// What the matrix products of the native engine and of rollouts are made of, by PyTorch's names.
+    #[serde(default)]
+    pub matmul_precision: MatmulPrecision,
     /// When to save.
     #[serde(default)]
     pub checkpoints: Checkpoints,
@@ -150,6 +153,20 @@ pub enum EngineKind {
     Native,
     /// candle's autograd: the plain reference.
     Candle,
+}
+
+/// What float32 matrix products are made of (`torch.set_float32_matmul_precision`). Where the processor has nothing that is faster for a lower
+/// precision, they are float32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MatmulPrecision {
+    /// float32. The rollouts of a run have the same bits on every processor.
+    Highest,
+    /// Each number is the sum of two bfloat16, 16 bits of mantissa: log-probabilities move by about 1e-5.
+    #[default]
+    High,
+    /// Each number is one bfloat16, 8 bits of mantissa: log-probabilities move by about 1e-2.
+    Medium,
 }
 
 /// When checkpoints are written.

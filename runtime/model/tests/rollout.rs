@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
 use plumb_model::engine::native::NativeEngine;
-use plumb_model::engine::{Engine, Packed, Target};
+use plumb_model::engine::{Engine, Packed, Precision, Target};
 use plumb_model::params::Params;
-use plumb_model::rollout::RolloutEngine;
+use plumb_model::rollout::{RolloutEngine, RolloutOptions};
 use plumb_model::{LoadedModel, Tokenizer};
 use serde::Deserialize;
 use support::{SkipOr, reference, smollm2};
@@ -64,24 +64,29 @@ fn sampled_logprobs_are_those_that_training_computes() {
     let SkipOr::Model(model) = smollm2() else { return };
     let prompts = encode(model, &["The three primary colours are", "Q: What is 17 + 25?\nA:"]);
     let sampling = SamplingParams { temperature: TEMPERATURE, ..SamplingParams::neutral(20) };
-    let groups = generate(&mut RolloutEngine::new(&model.params, 4).unwrap(), &model.tokenizer, &prompts, 3, &sampling);
+    for (precision, tolerance) in [(Precision::Highest, 1e-4), (Precision::High, 5e-4)] {
+        let options = RolloutOptions { precision, ..4.into() };
+        let groups = generate(&mut RolloutEngine::new(&model.params, options).unwrap(), &model.tokenizer, &prompts, 3, &sampling);
 
-    let (mut packed, mut targets, mut expected) = (Packed::default(), Vec::new(), Vec::new());
-    for group in &groups {
-        let prefix = packed.push(&group.prompt.tokens, None);
-        let last = packed.tokens.len() - 1;
-        for completion in &group.completions {
-            let first = packed.tokens.len();
-            packed.push(&completion.tokens, Some(prefix));
-            let rows = std::iter::once(last).chain(first..);
-            targets.extend(completion.tokens.iter().zip(rows).map(|(&token, row)| Target { row: row as u32, token }));
-            expected.extend_from_slice(&completion.logprobs);
+        let (mut packed, mut targets, mut expected) = (Packed::default(), Vec::new(), Vec::new());
+        for group in &groups {
+            let prefix = packed.push(&group.prompt.tokens, None);
+            let last = packed.tokens.len() - 1;
+            for completion in &group.completions {
+                let first = packed.tokens.len();
+                packed.push(&completion.tokens, Some(prefix));
+                let rows = std::iter::once(last).chain(first..);
+                targets.extend(completion.tokens.iter().zip(rows).map(|(&token, row)| Target { row: row as u32, token }));
+                expected.extend_from_slice(&completion.logprobs);
+            }
         }
+        let leaves = NativeEngine::with_precision(&model.params.config, precision)
+            .evaluate(&model.params, &packed, &targets, TEMPERATURE)
+            .unwrap();
+        let worst = leaves.logprobs.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        eprintln!("{precision:?}: {} tokens, largest difference {worst:.1e} nats", expected.len());
+        assert!(worst < tolerance, "{precision:?}: {worst}");
     }
-    let leaves = NativeEngine::new(&model.params.config).evaluate(&model.params, &packed, &targets, TEMPERATURE).unwrap();
-    let worst = leaves.logprobs.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    eprintln!("{} tokens, largest difference {worst:.1e} nats", expected.len());
-    assert!(worst < 1e-4, "{worst}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
 use plumb_model::engine::candle::CandleEngine;
 use plumb_model::engine::native::NativeEngine;
-use plumb_model::engine::{Engine, LeafGrads, Leaves, Packed};
+use plumb_model::engine::{Engine, LeafGrads, Leaves, Packed, Precision};
 use plumb_model::params::Params;
 use plumb_model::rollout::{RolloutEngine, RolloutOptions, RolloutStats};
 use plumb_model::{LoadedModel, Tokenizer};
@@ -34,6 +34,7 @@ pub struct Policy {
     /// Texts to ids and back.
     pub tokenizer: Tokenizer,
     kind: EngineKind,
+    precision: Precision,
     engine: Box<dyn Engine>,
     /// Counts changes of the weights.
     generation: u64,
@@ -44,23 +45,23 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A policy evaluated by the engine of that kind.
-    pub fn new(model: LoadedModel, engine: EngineKind) -> Self {
+    /// A policy evaluated by the engine of that kind. The precision is that of the native engine and of rollouts.
+    pub fn new(model: LoadedModel, engine: EngineKind, precision: Precision) -> Self {
         let LoadedModel { params, tokenizer, .. } = model;
         let kind = engine;
         let engine: Box<dyn Engine> = match kind {
-            EngineKind::Native => Box::new(NativeEngine::new(&params.config)),
+            EngineKind::Native => Box::new(NativeEngine::with_precision(&params.config, precision)),
             EngineKind::Candle => Box::new(CandleEngine::new(&params.config)),
         };
         let times = GradientTimes::default();
-        Policy { params, tokenizer, kind, engine, generation: 0, sampler: None, sampler_is_stale: false, times }
+        Policy { params, tokenizer, kind, precision, engine, generation: 0, sampler: None, sampler_is_stale: false, times }
     }
 
     /// A model of its own with the same weights and tokenizer.
     #[must_use]
     pub fn copy(&self) -> Self {
         let model = LoadedModel { params: self.params.clone(), tokenizer: self.tokenizer.clone(), score: None };
-        Policy::new(model, self.kind)
+        Policy::new(model, self.kind, self.precision)
     }
 
     /// Tells that the weights are others now, so that the sampling engine repacks them before it is used again.
@@ -90,7 +91,11 @@ impl Policy {
         stream: &dyn Fn(u64, u64) -> Stream,
         on_group: &mut dyn FnMut(usize, Group),
     ) -> Result<RolloutStats> {
-        if self.sampler.as_ref().is_none_or(|sampler| sampler.options().weights != options.weights) {
+        let options = RolloutOptions { precision: self.precision, ..options };
+        if self.sampler.as_ref().is_none_or(|sampler| {
+            let made_for = sampler.options();
+            (made_for.weights, made_for.precision) != (options.weights, options.precision)
+        }) {
             // The old one goes first: each holds a packed copy of the weights.
             self.sampler = None;
             self.sampler = Some(RolloutEngine::new(&self.params, options)?);

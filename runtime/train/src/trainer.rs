@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use plumb_core::PluginId;
-use plumb_core::recipe::{Algorithm, Dpo, DpoLoss, FilterScope, Recipe, Stage};
+use plumb_core::recipe::{Algorithm, Dpo, DpoLoss, FilterScope, MatmulPrecision, Recipe, Stage};
 use plumb_kernels::cpu::global_norm::global_norm;
 use plumb_model::LoadedModel;
+use plumb_model::engine::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Sampler, digests};
@@ -116,7 +117,7 @@ fn train_with(
     let resume = || RunDir::resume(&request.run_dir, recipe, &inputs, &mut |message| observer.message(&message));
     let resumed = request.resume.then(resume).transpose()?;
     let checkpoint = resumed.as_ref().and_then(|(_, checkpoint)| checkpoint.as_ref());
-    let policy = Policy::new(load_model(request, checkpoint)?, recipe.engine);
+    let policy = Policy::new(load_model(request, checkpoint)?, recipe.engine, precision(recipe.matmul_precision));
     let store = ModelStore::load(recipe, &request.recipe_dir)?;
     let read = |stage| StageData::read(stage, &request.recipe_dir, recipe.seed, &policy.tokenizer, &policy.params.config);
     let mut data = recipe.stages.iter().map(read).collect::<Result<Vec<_>>>()?;
@@ -257,6 +258,14 @@ fn load_model(request: &TrainRequest, checkpoint: Option<&Checkpoint>) -> Result
         (None, None, Some(spec)) => plumb_model::random(spec, request.recipe.seed)?,
         (None, None, None) => unreachable!("the recipe was checked"),
     })
+}
+
+fn precision(of: MatmulPrecision) -> Precision {
+    match of {
+        MatmulPrecision::Highest => Precision::Highest,
+        MatmulPrecision::High => Precision::High,
+        MatmulPrecision::Medium => Precision::Medium,
+    }
 }
 
 fn sampler(seed: u64, index: usize, stage: &Stage, data: &StageData) -> Result<Sampler> {

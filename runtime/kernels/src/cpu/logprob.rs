@@ -15,7 +15,7 @@
 
 use rayon::prelude::*;
 
-use super::matmul::{Matrix, MatrixMut, Store, matmul};
+use super::matmul::{Matrix, MatrixMut, Precision, Store, matmul};
 use super::vector::{LANES, exp, max, sum_lanes, vectorize};
 
 /// Rows of a chunk. Each chunk reads all of W (and, backward, adds to all of dW), so few rows would be bound by memory.
@@ -36,6 +36,8 @@ pub struct Head<'a> {
     pub row_ends: &'a [usize],
     /// Token of each target, `[targets]`.
     pub tokens: &'a [u32],
+    /// Of the products.
+    pub precision: Precision,
 }
 
 impl Head<'_> {
@@ -63,7 +65,7 @@ impl Head<'_> {
     fn logits(&self, first: usize, count: usize, out: &mut [f32]) {
         let hidden = Matrix::new(&self.hidden[first * self.width..][..count * self.width], count, self.width);
         let matrix = Matrix::new(self.matrix, self.vocab(), self.width);
-        matmul(Store::Set, MatrixMut::new(out, count, self.vocab()), hidden, matrix.t());
+        matmul(self.precision, Store::Set, MatrixMut::new(out, count, self.vocab()), hidden, matrix.t());
     }
 }
 
@@ -221,9 +223,9 @@ pub fn logprob_backward(
         let dlogits = Matrix::new(logits, count, vocab);
         let chunk = first * width..(first + count) * width;
         let dhidden = MatrixMut::new(&mut dhidden[chunk.clone()], count, width);
-        matmul(Store::Set, dhidden, dlogits, Matrix::new(head.matrix, vocab, width));
+        matmul(head.precision, Store::Set, dhidden, dlogits, Matrix::new(head.matrix, vocab, width));
         let hidden = Matrix::new(&head.hidden[chunk], count, width);
-        matmul(Store::Add, MatrixMut::new(dmatrix, vocab, width), dlogits.t(), hidden);
+        matmul(head.precision, Store::Add, MatrixMut::new(dmatrix, vocab, width), dlogits.t(), hidden);
     }
 }
 
@@ -261,6 +263,7 @@ mod tests {
         temperature: f32,
         row_ends: Vec<usize>,
         tokens: Vec<u32>,
+        precision: Precision,
     }
 
     impl Case {
@@ -269,7 +272,8 @@ mod tests {
             let row_ends: Vec<usize> = (0..rows).scan(0, |end, row| Some((*end += 1 + row % 3, *end).1)).collect();
             let tokens = (0..row_ends.last().copied().unwrap_or(0)).map(|i| (i * 31 % vocab) as u32).collect();
             let matrix = noise(vocab * width, 1).iter().map(|x| x * 3.0).collect();
-            Case { matrix, hidden: noise(rows * width, 2), width, temperature, row_ends, tokens }
+            let precision = Precision::Highest;
+            Case { matrix, hidden: noise(rows * width, 2), width, temperature, row_ends, tokens, precision }
         }
 
         fn head(&self) -> Head<'_> {
@@ -280,6 +284,7 @@ mod tests {
                 temperature: self.temperature,
                 row_ends: &self.row_ends,
                 tokens: &self.tokens,
+                precision: self.precision,
             }
         }
     }
@@ -342,25 +347,36 @@ mod tests {
 
     #[test]
     fn logprob_has_the_same_bits_for_any_number_of_threads() {
-        let case = Case::new(40, 24, 1100, 0.9);
-        let run = |threads| {
-            with_threads(threads, || {
-                let mut scratch = Vec::new();
-                let got = logprob(case.head(), &mut scratch);
-                let (mut dhidden, mut dmatrix) = (vec![0.0; case.hidden.len()], vec![0.0; case.matrix.len()]);
-                let dlogprobs = noise(case.tokens.len(), 3);
-                let grads = LogprobGrads { logprobs: &dlogprobs, entropies: None };
-                logprob_backward(case.head(), &got, grads, &mut scratch, &mut dhidden, &mut dmatrix);
-                (got, dhidden, dmatrix)
-            })
-        };
-        assert!(run(1) == run(3));
+        let mut case = Case::new(40, 24, 1100, 0.9);
+        for precision in [Precision::Highest, Precision::High] {
+            case.precision = precision;
+            let run = |threads| {
+                with_threads(threads, || {
+                    let mut scratch = Vec::new();
+                    let got = logprob(case.head(), &mut scratch);
+                    let (mut dhidden, mut dmatrix) = (vec![0.0; case.hidden.len()], vec![0.0; case.matrix.len()]);
+                    let dlogprobs = noise(case.tokens.len(), 3);
+                    let grads = LogprobGrads { logprobs: &dlogprobs, entropies: None };
+                    logprob_backward(case.head(), &got, grads, &mut scratch, &mut dhidden, &mut dmatrix);
+                    (got, dhidden, dmatrix)
+                })
+            };
+            assert!(run(1) == run(3), "{precision:?}");
+        }
     }
 
     #[test]
     fn logprob_of_huge_logits_is_finite() {
         let matrix = [1e4, -1e4, 0.0];
-        let head = Head { matrix: &matrix, hidden: &[1.0], width: 1, temperature: 1.0, row_ends: &[2], tokens: &[0, 2] };
+        let head = Head {
+            matrix: &matrix,
+            hidden: &[1.0],
+            width: 1,
+            temperature: 1.0,
+            row_ends: &[2],
+            tokens: &[0, 2],
+            precision: Precision::Highest,
+        };
         let got = logprob(head, &mut Vec::new());
         assert_eq!(got.logprobs, [0.0, -1e4]);
         assert_eq!(got.entropies, [0.0]);

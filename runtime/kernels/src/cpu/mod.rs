@@ -24,6 +24,7 @@ pub mod decode_rows;
 pub mod isa;
 pub mod packed_matmul;
 pub mod sample;
+pub mod tiles;
 
 #[cfg(test)]
 mod testing;

@@ -7,6 +7,8 @@
 pub mod candle;
 pub mod native;
 
+pub use plumb_kernels::cpu::matmul::Precision;
+
 use crate::params::Params;
 
 /// A run of tokens that attends to itself (causally) and to all tokens of the segments it continues.

@@ -1,4 +1,5 @@
-//! The training engine: forward and backward of the whole transformer by hand, in float32, llm.c's way.
+//! The training engine: forward and backward of the whole transformer by hand, in float32, llm.c's way. Its matrix products have a
+//! [`Precision`].
 //!
 //! `plan` turns packed segments into positions, attention spans and distinct target rows; `weights` knows where each matrix
 //! lies in the flat buffer; `activations` holds what a pass writes; `forward` and `backward` are one block of the model each, as
@@ -21,6 +22,7 @@ mod tests;
 mod weights;
 
 use plumb_kernels::cpu::logprob::Logprobs;
+use plumb_kernels::cpu::matmul::Precision;
 use plumb_kernels::cpu::rope::RopeTable;
 
 use self::activations::{Activations, Scratch};
@@ -50,15 +52,22 @@ struct Model {
     config: ModelConfig,
     weights: Weights,
     rope: RopeTable,
+    precision: Precision,
 }
 
 impl NativeEngine {
-    /// An engine for models of this configuration. Allocates when it is first used.
+    /// An engine for models of this configuration, of the default precision. Allocates when it is first used.
     pub fn new(config: &ModelConfig) -> Self {
+        NativeEngine::with_precision(config, Precision::default())
+    }
+
+    /// An engine whose matrix products have this precision.
+    pub fn with_precision(config: &ModelConfig, precision: Precision) -> Self {
         let model = Model {
             config: config.clone(),
             weights: Weights::new(config, &Layout::new(config)),
             rope: RopeTable::new(config.rope_frequencies()),
+            precision,
         };
         NativeEngine {
             model,

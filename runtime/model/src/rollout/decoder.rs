@@ -6,7 +6,8 @@
 use plumb_kernels::cpu::decode_attention::{KvSpan, decode_attention};
 use plumb_kernels::cpu::decode_rows::{rms_norm, rotate, swiglu};
 use plumb_kernels::cpu::isa::Isa;
-use plumb_kernels::cpu::packed_matmul::{PANEL, PackedMatrix, WeightFormat};
+use plumb_kernels::cpu::packed_matmul::{PackedMatrix, WeightFormat, packed_bytes};
+use plumb_kernels::cpu::matmul::Precision;
 use rayon::prelude::*;
 
 use super::kv_cache::{KvPool, PageTable};
@@ -92,15 +93,8 @@ fn block_shapes(config: &ModelConfig) -> [(usize, usize); 4] {
 }
 
 /// Bytes of a model's matrices and embedding as [`Decoder`] stores them; the vectors beside them, less than a thousandth, are left out.
-pub fn weight_bytes(config: &ModelConfig, format: WeightFormat) -> usize {
-    let packed = |(n, k): (usize, usize)| {
-        let (per_weight, per_row) = match format {
-            WeightFormat::F32 => (4, 0),
-            WeightFormat::Bf16 => (2, 0),
-            WeightFormat::Int8 => (1, 4),
-        };
-        n.next_multiple_of(PANEL) * k * per_weight + n * per_row
-    };
+pub fn weight_bytes(config: &ModelConfig, format: WeightFormat, precision: Precision) -> usize {
+    let packed = |(n, k)| packed_bytes(n, k, format, precision);
     let (v, d) = (config.vocab_size, config.hidden_size);
     let embedding = if config.tie_word_embeddings { 0 } else { v * d * size_of::<f32>() };
     config.num_hidden_layers * block_shapes(config).map(packed).iter().sum::<usize>() + packed((v, d)) + embedding
@@ -114,9 +108,9 @@ pub fn buffer_bytes(config: &ModelConfig, positions: usize, rows: usize, lines: 
 
 impl Decoder {
     /// Packs a model's weights in that format. Norms, biases and an embedding that is not tied stay float32: a token reads little of them.
-    pub fn new(params: &Params, format: WeightFormat) -> Self {
+    pub fn new(params: &Params, format: WeightFormat, precision: Precision) -> Self {
         let config = params.config.clone();
-        let matrix = |(n, k)| PackedMatrix::zeros(n, k, format);
+        let matrix = |(n, k)| PackedMatrix::zeros(n, k, format, precision);
         let block = || {
             let [qkv, output, gate_up, down] = block_shapes(&config).map(matrix);
             Block {

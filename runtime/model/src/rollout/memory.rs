@@ -55,7 +55,7 @@ pub fn memory_estimate(
     let cut = sampling.top_k > 0 || sampling.top_p < 1.0 || sampling.min_p > 0.0;
     let of_sampling = 4 + rayon::current_num_threads() * if cut { 4 + 8 } else { 0 };
     Memory {
-        weights: decoder::weight_bytes(config, options.weights) as u64,
+        weights: decoder::weight_bytes(config, options.weights, options.precision) as u64,
         kv_cache: ((of_completions + of_prompts) * KvShape::new(config).page_bytes()) as u64,
         buffers: (decoder::buffer_bytes(config, extent.positions(), extent.rows(), extent.lines())
             + of_sampling * config.vocab_size) as u64,

@@ -20,6 +20,7 @@ use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
 
 pub use memory::{Memory, memory_estimate};
+pub use plumb_kernels::cpu::matmul::Precision;
 pub use plumb_kernels::cpu::packed_matmul::WeightFormat;
 pub use speculation::Speculation;
 
@@ -72,7 +73,7 @@ impl std::ops::AddAssign for RolloutStats {
     }
 }
 
-/// How a [`RolloutEngine`] decodes. A number is that `max_batch` with float32 weights and without guesses.
+/// How a [`RolloutEngine`] decodes. A number is that `max_batch` with float32 weights, the default precision and without guesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RolloutOptions {
     /// Most completions decoded at a time. Results do not depend on it.
@@ -82,11 +83,13 @@ pub struct RolloutOptions {
     pub weights: WeightFormat,
     /// Whether next tokens are guessed while few completions are decoded. Results do not depend on it.
     pub speculation: Option<Speculation>,
+    /// Of the matrix products.
+    pub precision: Precision,
 }
 
 impl From<usize> for RolloutOptions {
     fn from(max_batch: usize) -> Self {
-        RolloutOptions { max_batch, weights: WeightFormat::F32, speculation: None }
+        RolloutOptions { max_batch, weights: WeightFormat::F32, speculation: None, precision: Precision::default() }
     }
 }
 
@@ -114,7 +117,7 @@ impl RolloutEngine {
             return Err(Error::Request(format!("heads of {} are wider than 256", params.config.head_dim)));
         }
         let kv_pool = KvPool::new(KvShape::new(&params.config));
-        Ok(RolloutEngine { options, decoder: Decoder::new(params, options.weights), kv_pool })
+        Ok(RolloutEngine { options, decoder: Decoder::new(params, options.weights, options.precision), kv_pool })
     }
 
     /// How it decodes.
@@ -128,8 +131,9 @@ impl RolloutEngine {
     /// [`Error::Request`] as for [`RolloutEngine::new`], or when the weights are to be stored otherwise.
     pub fn set_options(&mut self, options: RolloutOptions) -> Result<()> {
         check_options(&options)?;
-        if options.weights != self.options.weights {
-            let (old, new) = (self.options.weights, options.weights);
+        let packed_for = |options: &RolloutOptions| (options.weights, options.precision);
+        if packed_for(&options) != packed_for(&self.options) {
+            let (old, new) = (packed_for(&self.options), packed_for(&options));
             return Err(Error::Request(format!("the weights are packed as {old:?}, not as {new:?}")));
         }
         self.options = options;

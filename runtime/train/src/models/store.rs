@@ -5,6 +5,7 @@ use std::path::Path;
 
 use plumb_core::recipe::{EngineKind, ModelUse, PluginUse, Recipe, Stage};
 use plumb_model::ScoreHead;
+use plumb_model::engine::Precision;
 
 use super::cache::Cache;
 use crate::error::{Error, Result};
@@ -73,7 +74,9 @@ impl ModelStore {
                     plumb_model::merge_adapter(&mut read.params, &base.join(adapter))?;
                 }
                 let score = read.score.take();
-                store.loaded.insert(name.clone(), Loaded { model: Policy::new(read, EngineKind::Native), score });
+                store
+                    .loaded
+                    .insert(name.clone(), Loaded { model: Policy::new(read, EngineKind::Native, Precision::default()), score });
             }
         }
         Ok(store)

@@ -4,6 +4,7 @@ use plumb_core::recipe::{EngineKind, RandomModel, Recipe};
 use plumb_core::services::{Answer, Generated, Models, Question, Sampling};
 use plumb_core::{Ragged, Texts};
 use plumb_model::ScoreHead;
+use plumb_model::engine::Precision;
 
 use super::store::{Loaded, ModelStore};
 use super::{ModelServer, ModelSet, RecordedModels};
@@ -20,7 +21,7 @@ fn policy(seed: u64) -> Policy {
         max_position_embeddings: 24,
         initializer_range: 0.4,
     };
-    Policy::new(plumb_model::random(&spec, seed).unwrap(), EngineKind::Native)
+    Policy::new(plumb_model::random(&spec, seed).unwrap(), EngineKind::Native, Precision::default())
 }
 
 fn texts(all: &[&str]) -> Texts {

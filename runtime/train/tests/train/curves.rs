@@ -27,7 +27,7 @@ fn policy() -> Option<Policy> {
         return None;
     }
     assert!(path.exists(), "the model is not there: run `cargo xtask model`, or set PLUMB_SKIP_REAL_MODEL=1");
-    Some(Policy::new(plumb_model::load(&path).unwrap(), EngineKind::Native))
+    Some(Policy::new(plumb_model::load(&path).unwrap(), EngineKind::Native, plumb_model::engine::Precision::default()))
 }
 
 fn reference(name: &str) -> Value {

@@ -10,8 +10,11 @@
 //! horizontal sums, which is what lets the chain be sequential and fast at once.
 //!
 //! Formats: few rows are bound by the memory that `W` comes from, so [`WeightFormat`] says how many bytes a weight takes there.
-//! In registers it is a float32 again. The machine's dot products of bfloat16 (AVX512-BF16, AMX) are not used: they round in
-//! another order and flush small sums, so a rollout's bits would depend on where it was made.
+//! In registers it is a float32 again.
+//!
+//! With another [`Precision`] than the highest, float32 and bfloat16 weights are multiplied by the machine's matrix unit where it has one
+//! ([`super::tiles`]): then an element is that unit's chain ([`super::tiles::dot_reference`]), which depends on its row of `x` and its row of `W` alone as well, but
+//! not every machine makes the same bits.
 
 #![expect(unsafe_code, reason = "vector instructions, and threads that write disjoint columns of one matrix")]
 
@@ -27,6 +30,8 @@ use rayon::prelude::*;
 
 use super::aligned::AlignedBuffer;
 use super::isa::Isa;
+use super::matmul::Precision;
+use super::tiles::{PackedB, Planes};
 use element::{Element, place};
 use tile::{Ahead, MAX_ROWS, multiply_tile, panel_len};
 
@@ -37,7 +42,7 @@ pub const PANEL: usize = 48;
 /// Below this many multiply-adds threads cost more than they save (about 10 µs on the build machine).
 const PARALLEL_FROM: usize = 1 << 18;
 
-/// How weights are stored. Products are in float32 whatever it is.
+/// How weights are stored. Sums are in float32 whatever it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightFormat {
     /// float32, as they are.
@@ -63,11 +68,15 @@ enum Panels {
     F32(Packed<f32>),
     Bf16(Packed<bf16>),
     Int8(Packed<i8>),
+    /// float32 or bfloat16 for the matrix unit, and how exactly it sees `x`.
+    Tiles(PackedB, Planes),
 }
 
 /// Panels of one format.
 #[derive(Debug)]
 struct Packed<E> {
+    n: usize,
+    k: usize,
     data: AlignedBuffer<E>,
     /// One per row; empty in formats without.
     scales: Vec<f32>,
@@ -104,17 +113,31 @@ macro_rules! with_packed {
             Panels::F32($packed) => $body,
             Panels::Bf16($packed) => $body,
             Panels::Int8($packed) => $body,
+            Panels::Tiles($packed, _) => $body,
         }
     };
 }
 
+/// Memory of a [`PackedMatrix`] before it is made, bytes.
+pub fn packed_bytes(n: usize, k: usize, format: WeightFormat, precision: Precision) -> usize {
+    match (format, precision.tiles()) {
+        (WeightFormat::F32, Some((_, planes))) => PackedB::bytes_for(n, k, planes),
+        (WeightFormat::Bf16, Some(_)) => PackedB::bytes_for(n, k, Planes::One),
+        (WeightFormat::F32, None) => Packed::<f32>::bytes_for(n, k),
+        (WeightFormat::Bf16, None) => Packed::<bf16>::bytes_for(n, k),
+        (WeightFormat::Int8, _) => Packed::<i8>::bytes_for(n, k),
+    }
+}
+
 impl PackedMatrix {
-    /// A matrix of zeros, `[n, k]`.
-    pub fn zeros(n: usize, k: usize, format: WeightFormat) -> Self {
-        let panels = match format {
-            WeightFormat::F32 => Panels::F32(Packed::zeros(n, k)),
-            WeightFormat::Bf16 => Panels::Bf16(Packed::zeros(n, k)),
-            WeightFormat::Int8 => Panels::Int8(Packed::zeros(n, k)),
+    /// A matrix of zeros, `[n, k]`, for products of this precision.
+    pub fn zeros(n: usize, k: usize, format: WeightFormat, precision: Precision) -> Self {
+        let panels = match (format, precision.tiles()) {
+            (WeightFormat::F32, Some((amx, planes))) => Panels::Tiles(PackedB::zeros(amx, n, k, planes), planes),
+            (WeightFormat::Bf16, Some((amx, planes))) => Panels::Tiles(PackedB::zeros(amx, n, k, Planes::One), planes),
+            (WeightFormat::F32, None) => Panels::F32(Packed::zeros(n, k)),
+            (WeightFormat::Bf16, None) => Panels::Bf16(Packed::zeros(n, k)),
+            (WeightFormat::Int8, _) => Panels::Int8(Packed::zeros(n, k)),
         };
         PackedMatrix { n, k, panels }
     }
@@ -131,7 +154,7 @@ impl PackedMatrix {
 
     /// Memory that a product reads of the matrix, bytes.
     pub fn bytes(&self) -> usize {
-        with_packed!(&self.panels, packed => size_of_val(&packed.data[..]) + size_of_val(&packed.scales[..]))
+        with_packed!(&self.panels, packed => packed.bytes())
     }
 
     /// Replaces the contents by row-major matrices `[n_i, k]` stacked on top of each other.
@@ -142,7 +165,7 @@ impl PackedMatrix {
         let k = self.k;
         assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), self.n * k, "the parts have other rows than the matrix");
         let rows: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks_exact(k)).collect();
-        with_packed!(&mut self.panels, packed => packed.pack(&rows, k));
+        with_packed!(&mut self.panels, packed => packed.pack(&rows));
     }
 
     /// Reads row `i` back as the products see it, `[k]`. (A tied embedding lies here only.)
@@ -162,18 +185,31 @@ impl PackedMatrix {
     fn multiply_on(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
         let m = x.len() / self.k;
         assert!(x.len() == m * self.k && y.len() == m * self.n, "x {} and y {} for [{}, {}]", x.len(), y.len(), self.n, self.k);
-        let output = Output { start: y.as_mut_ptr(), m, n: self.n };
-        with_packed!(&self.panels, packed => packed.multiply(isa, x, self.k, &output));
+        match &self.panels {
+            Panels::F32(packed) => packed.multiply(isa, x, y),
+            Panels::Bf16(packed) => packed.multiply(isa, x, y),
+            Panels::Int8(packed) => packed.multiply(isa, x, y),
+            Panels::Tiles(packed, planes) => packed.multiply(x, *planes, y),
+        }
     }
 }
 
 impl<E: Element> Packed<E> {
     fn zeros(n: usize, k: usize) -> Self {
         let data = AlignedBuffer::zeros(n.div_ceil(PANEL) * panel_len::<E>(k));
-        Packed { data, scales: if E::SCALED { vec![0.0; n] } else { Vec::new() } }
+        Packed { n, k, data, scales: if E::SCALED { vec![0.0; n] } else { Vec::new() } }
     }
 
-    fn pack(&mut self, rows: &[&[f32]], k: usize) {
+    fn bytes_for(n: usize, k: usize) -> usize {
+        n.div_ceil(PANEL) * panel_len::<E>(k) * size_of::<E>() + if E::SCALED { n * size_of::<f32>() } else { 0 }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&self.data[..]) + size_of_val(&self.scales[..])
+    }
+
+    fn pack(&mut self, rows: &[&[f32]]) {
+        let k = self.k;
         if E::SCALED {
             self.scales.par_iter_mut().zip(rows).for_each(|(scale, row)| *scale = E::scale(row));
         }
@@ -198,8 +234,9 @@ impl<E: Element> Packed<E> {
         }
     }
 
-    /// Fills the output, which is exclusively the caller's.
-    fn multiply(&self, isa: Isa, x: &[f32], k: usize, output: &Output) {
+    fn multiply(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
+        let k = self.k;
+        let output = &Output { start: y.as_mut_ptr(), m: x.len() / k, n: self.n };
         let panels = output.n.div_ceil(PANEL);
         let threads = rayon::current_num_threads();
         if threads == 1 || output.m * output.n * k < PARALLEL_FROM {

@@ -13,7 +13,7 @@ fn noise(len: usize, seed: u32) -> Vec<f32> {
 }
 
 fn packed(parts: &[&[f32]], k: usize, format: WeightFormat) -> PackedMatrix {
-    let mut matrix = PackedMatrix::zeros(parts.iter().map(|part| part.len()).sum::<usize>() / k, k, format);
+    let mut matrix = PackedMatrix::zeros(parts.iter().map(|part| part.len()).sum::<usize>() / k, k, format, Precision::Highest);
     matrix.pack(parts);
     matrix
 }
@@ -128,6 +128,6 @@ fn rows_of_zeros_are_zeros_and_weights_that_are_not_finite_show_in_their_outputs
 
 #[test]
 fn narrower_formats_take_a_half_and_a_quarter_of_the_memory() {
-    let bytes = FORMATS.map(|format| PackedMatrix::zeros(480, 64, format).bytes());
+    let bytes = FORMATS.map(|format| PackedMatrix::zeros(480, 64, format, Precision::Highest).bytes());
     assert_eq!(bytes, [480 * 64 * 4, 480 * 64 * 2, 480 * 64 + 480 * 4]);
 }

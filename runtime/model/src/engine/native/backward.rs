@@ -5,7 +5,7 @@ use plumb_kernels::cpu::elementwise::add_bias_backward;
 use plumb_kernels::cpu::embedding::scatter_add_rows;
 use plumb_kernels::cpu::head_norm::{HeadNormSaved, head_norm_backward};
 use plumb_kernels::cpu::logprob::{LogprobGrads, Logprobs, logprob_backward};
-use plumb_kernels::cpu::matmul::{Matrix, MatrixMut, Store, matmul};
+use plumb_kernels::cpu::matmul::{Matrix, MatrixMut, Precision, Store, matmul};
 use plumb_kernels::cpu::rms_norm::{rms_norm_again, rms_norm_backward};
 use plumb_kernels::cpu::rope::Turn;
 use plumb_kernels::cpu::swiglu::{swiglu, swiglu_backward};
@@ -18,11 +18,11 @@ use super::weights::LayerWeights;
 use crate::params::Params;
 
 /// Gradients of `y[n, out] = x[n, in] · w[out, in]ᵀ`: `dw += dyᵀ·x`, and `dx = dy·w`.
-fn linear_backward(dy: &[f32], x: &[f32], w: &[f32], dx: &mut [f32], dw: &mut [f32], n: usize) {
+fn linear_backward(precision: Precision, dy: &[f32], x: &[f32], w: &[f32], dx: &mut [f32], dw: &mut [f32], n: usize) {
     let (inputs, outputs) = (x.len() / n, dy.len() / n);
     let dy = Matrix::new(dy, n, outputs);
-    matmul(Store::Add, MatrixMut::new(dw, outputs, inputs), dy.t(), Matrix::new(x, n, inputs));
-    matmul(Store::Set, MatrixMut::new(dx, n, inputs), dy, Matrix::new(w, outputs, inputs));
+    matmul(precision, Store::Add, MatrixMut::new(dw, outputs, inputs), dy.t(), Matrix::new(x, n, inputs));
+    matmul(precision, Store::Set, MatrixMut::new(dx, n, inputs), dy, Matrix::new(w, outputs, inputs));
 }
 
 /// Adds to `grads` the gradient by all weights.
@@ -84,14 +84,22 @@ fn feed_forward(
     let gated = scratch.gated.writable(n * f);
     swiglu(gate_up, gated, f);
     let dgated = scratch.dgated.writable(n * f);
-    linear_backward(dstream, gated, &params[weights.down.clone()], dgated, &mut grads[weights.down.clone()], n);
+    linear_backward(model.precision, dstream, gated, &params[weights.down.clone()], dgated, &mut grads[weights.down.clone()], n);
     let dgate_up = scratch.dgate_up.writable(n * 2 * f);
     swiglu_backward(dgated, gate_up, dgate_up, f);
 
     let (normed, dnormed) = (scratch.normed.writable(n * d), scratch.dnormed.writable(n * d));
     let norm = &params[weights.post_norm.clone()];
     rms_norm_again(x, norm, post_r, normed);
-    linear_backward(dgate_up, normed, &params[weights.gate_up.clone()], dnormed, &mut grads[weights.gate_up.clone()], n);
+    linear_backward(
+        model.precision,
+        dgate_up,
+        normed,
+        &params[weights.gate_up.clone()],
+        dnormed,
+        &mut grads[weights.gate_up.clone()],
+        n,
+    );
     rms_norm_backward(dnormed, x, norm, post_r, dstream, &mut grads[weights.post_norm.clone()]);
 }
 
@@ -122,7 +130,7 @@ fn attend(
     };
     let dmixed = scratch.dmixed.writable(saved.out.len());
     let output = weights.attention_output.clone();
-    linear_backward(dstream, saved.out, &params[output.clone()], dmixed, &mut grads[output], n);
+    linear_backward(model.precision, dstream, saved.out, &params[output.clone()], dmixed, &mut grads[output], n);
     let dqkv = scratch.dqkv.writable(saved.qkv.len());
     attention_backward(heads, saved, &plan.spans, dmixed, dqkv);
     model.rope.apply(Turn::Backward, dqkv, heads.qkv_stride(), heads.query + heads.key, &plan.positions);
@@ -143,6 +151,6 @@ fn attend(
     let (normed, dnormed) = (scratch.normed.writable(n * d), scratch.dnormed.writable(n * d));
     let (norm, input_r) = (&params[weights.input_norm.clone()], a.input_r.read(n));
     rms_norm_again(x, norm, input_r, normed);
-    linear_backward(dqkv, normed, &params[weights.qkv.clone()], dnormed, &mut grads[weights.qkv.clone()], n);
+    linear_backward(model.precision, dqkv, normed, &params[weights.qkv.clone()], dnormed, &mut grads[weights.qkv.clone()], n);
     rms_norm_backward(dnormed, x, norm, input_r, dstream, &mut grads[weights.input_norm.clone()]);
 }

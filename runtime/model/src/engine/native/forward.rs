@@ -5,7 +5,7 @@ use plumb_kernels::cpu::elementwise::add_bias;
 use plumb_kernels::cpu::embedding::gather_rows;
 use plumb_kernels::cpu::head_norm::{NormedHeads, head_norm};
 use plumb_kernels::cpu::logprob::{Head, Logprobs, logprob};
-use plumb_kernels::cpu::matmul::{Matrix, MatrixMut, Store, matmul};
+use plumb_kernels::cpu::matmul::{Matrix, MatrixMut, Precision, Store, matmul};
 use plumb_kernels::cpu::rms_norm::rms_norm;
 use plumb_kernels::cpu::rope::Turn;
 use plumb_kernels::cpu::swiglu::swiglu;
@@ -34,9 +34,9 @@ impl Model {
 }
 
 /// `y[n, out] (+)= x[n, in] · w[out, in]ᵀ`.
-fn linear(store: Store, x: &[f32], w: &[f32], y: &mut [f32], n: usize) {
+fn linear(precision: Precision, store: Store, x: &[f32], w: &[f32], y: &mut [f32], n: usize) {
     let (inputs, outputs) = (x.len() / n, y.len() / n);
-    matmul(store, MatrixMut::new(y, n, outputs), Matrix::new(x, n, inputs), Matrix::new(w, outputs, inputs).t());
+    matmul(precision, store, MatrixMut::new(y, n, outputs), Matrix::new(x, n, inputs), Matrix::new(w, outputs, inputs).t());
 }
 
 /// Log-probabilities of the plan's targets; leaves in `activations` as many layers as it has room for.
@@ -99,6 +99,7 @@ pub(super) fn head<'a>(model: &Model, params: &'a Params, plan: &'a Plan, hidden
         temperature: plan.temperature,
         row_ends: &plan.row_ends,
         tokens: &plan.target_tokens,
+        precision: model.precision,
     }
 }
 
@@ -123,7 +124,7 @@ fn block(
     let normed = scratch.normed.writable(n * d);
     rms_norm(before.read(n * d), &params[weights.input_norm.clone()], eps, normed, a.input_r.writable(n));
     let qkv = a.qkv.writable(n * heads.qkv_stride());
-    linear(Store::Set, normed, &params[weights.qkv.clone()], qkv, n);
+    linear(model.precision, Store::Set, normed, &params[weights.qkv.clone()], qkv, n);
     if let Some(bias) = &weights.qkv_bias {
         add_bias(qkv, &params[bias.clone()]);
     }
@@ -137,7 +138,7 @@ fn block(
     attention(heads, qkv, &plan.spans, mixed, a.lse.writable(heads.query * n));
     let x = between.writable(n * d);
     x.copy_from_slice(before.read(n * d));
-    linear(Store::Add, mixed, &params[weights.attention_output.clone()], x, n);
+    linear(model.precision, Store::Add, mixed, &params[weights.attention_output.clone()], x, n);
     if let Some(bias) = &weights.attention_output_bias {
         add_bias(x, &params[bias.clone()]);
     }
@@ -145,11 +146,11 @@ fn block(
 
     rms_norm(x, &params[weights.post_norm.clone()], eps, normed, a.post_r.writable(n));
     let gate_up = a.gate_up.writable(n * 2 * f);
-    linear(Store::Set, normed, &params[weights.gate_up.clone()], gate_up, n);
+    linear(model.precision, Store::Set, normed, &params[weights.gate_up.clone()], gate_up, n);
     let gated = scratch.gated.writable(n * f);
     swiglu(gate_up, gated, f);
     let after = activations.streams[streams[2]].writable(n * d);
     after.copy_from_slice(x);
-    linear(Store::Add, gated, &params[weights.down.clone()], after, n);
+    linear(model.precision, Store::Add, gated, &params[weights.down.clone()], after, n);
     activations.streams[streams[1]] = between;
 }
