@@ -206,7 +206,7 @@ def rows(setup: argparse.Namespace) -> list[Row]:
     ours = ["train-step", "--loss", "sft", "--batch", "8", "--length", "192"]
     sizes = ["--batch", "8", "--tokens", "192"]
     add("train", "cross-entropy step, 8 × 192, f32", "torch", "s", ours, step, torch("ce", hf, *sizes))
-    narrow = [*ours, "--precision", "bf16"] if setup.has("train-step", "--precision") else ours
+    narrow = [*ours, "--precision", "medium"]
     add("train", "cross-entropy step, 8 × 192, bf16", "torch autocast", "s", narrow, step, torch("ce", hf, *sizes, "--autocast"), 3)
 
     for weights in ("f32", "bf16"):

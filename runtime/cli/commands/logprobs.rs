@@ -8,7 +8,7 @@ use plumb_model::engine::{Engine, Packed, Target};
 use plumb_model::{LoadedModel, Tokenizer};
 use serde_json::json;
 
-use crate::commands::rollout::MatmulPrecision;
+use crate::commands::precision::MatmulPrecision;
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
 use crate::output::Sink;

@@ -8,6 +8,7 @@ pub mod judge;
 pub mod logprobs;
 pub mod model;
 pub mod plugin;
+pub mod precision;
 pub mod rollout;
 pub mod run;
 pub mod score;

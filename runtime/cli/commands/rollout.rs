@@ -8,10 +8,11 @@ use clap::{Args, ValueEnum};
 use plumb_core::recipe;
 use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
-use plumb_model::rollout::{Precision, RolloutEngine, RolloutOptions, Speculation, WeightFormat};
+use plumb_model::rollout::{RolloutEngine, RolloutOptions, Speculation, WeightFormat};
 use plumb_model::{Message, Tokenizer};
 use serde_json::{Value, json};
 
+use crate::commands::precision::MatmulPrecision;
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
 use crate::output::{Output, Sink};
@@ -105,28 +106,6 @@ impl From<Weights> for WeightFormat {
             Weights::F32 => WeightFormat::F32,
             Weights::Bf16 => WeightFormat::Bf16,
             Weights::Int8 => WeightFormat::Int8,
-        }
-    }
-}
-
-/// Precisions of matrix products, by PyTorch's names.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum MatmulPrecision {
-    /// float32
-    Highest,
-    /// The sum of two bfloat16 for each number, where that is faster
-    #[default]
-    High,
-    /// One bfloat16 for each number, where that is faster
-    Medium,
-}
-
-impl From<MatmulPrecision> for Precision {
-    fn from(precision: MatmulPrecision) -> Self {
-        match precision {
-            MatmulPrecision::Highest => Precision::Highest,
-            MatmulPrecision::High => Precision::High,
-            MatmulPrecision::Medium => Precision::Medium,
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use plumb_kernels::cpu::ceilings::{bf16_peak, f32_peak, read_bandwidth};
 use plumb_kernels::cpu::isa::Isa;
+use plumb_model::rollout::WeightFormat;
 use serde_json::{Value, json};
 
 use super::CommonArgs;
 use super::report::number;
+use crate::commands::precision::MatmulPrecision;
 use crate::system;
 
 const MIB: usize = 1 << 20;
@@ -56,14 +58,16 @@ impl Ceilings {
         self.read
     }
 
-    /// Operations a second of all threads in float32, in 10⁹.
-    pub fn f32_gflop_per_s(&self) -> f64 {
-        self.f32
-    }
-
-    /// Operations a second of all threads with bfloat16 factors, in 10⁹; those of float32 where there are no instructions for them.
-    pub fn bf16_gflop_per_s(&self) -> f64 {
-        self.bf16.unwrap_or(self.f32)
+    /// Operations a second of all threads in products of this precision with weights of this format, in 10⁹: a product of a higher precision than
+    /// `medium` is several of bfloat16.
+    pub fn gflop_per_s(&self, weights: WeightFormat, precision: MatmulPrecision) -> f64 {
+        let products = match (weights, precision) {
+            (WeightFormat::Int8, _) | (_, MatmulPrecision::Highest) => return self.f32,
+            (WeightFormat::F32, MatmulPrecision::High) => 3.0,
+            (WeightFormat::Bf16, MatmulPrecision::High) => 2.0,
+            (_, MatmulPrecision::Medium) => 1.0,
+        };
+        self.bf16.map_or(self.f32, |bf16| bf16 / products)
     }
 
     /// For scripts.

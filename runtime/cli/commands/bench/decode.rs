@@ -53,7 +53,7 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<Report> {
     let model = args.model.spec()?.load()?;
     let format = WeightFormat::from(args.weights);
     let largest = args.batch.iter().copied().max().unwrap_or(1);
-    let options = RolloutOptions { weights: format, ..RolloutOptions::from(largest) };
+    let options = RolloutOptions { weights: format, precision: args.common.precision.into(), ..RolloutOptions::from(largest) };
     let mut engine = RolloutEngine::new(&model.params, options)?;
     let mut measured = Vec::new();
     for &batch in &args.batch {
@@ -71,6 +71,7 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<Report> {
             ("model", args.model.model.clone().into()),
             ("parameters", model.params.data.len().into()),
             ("weights", format!("{format:?}").to_lowercase().into()),
+            ("precision", args.common.precision.name().into()),
             ("prompt_tokens", args.prompt_tokens.into()),
             ("new_tokens", args.new_tokens.into()),
             ("group", args.group.into()),
@@ -119,7 +120,7 @@ fn row(args: &DecodeArgs, model: &LoadedModel, batch: usize, rounds: &[RolloutSt
 
     let decode_s = Spread::of(rounds.iter().map(|stats| stats.decode_s)).median;
     let (gb_per_s, gflop_per_s) = (bytes / decode_s / 1e9, flop / decode_s / 1e9);
-    let most = if format == WeightFormat::Bf16 { ceilings.bf16_gflop_per_s() } else { ceilings.f32_gflop_per_s() };
+    let most = ceilings.gflop_per_s(format, args.common.precision);
     let decode = rounds.iter().map(|stats| stats.decode_tokens as f64 / stats.decode_s);
     let all = rounds.iter().map(|stats| (batch * args.new_tokens) as f64 / (stats.prefill_s + stats.decode_s));
     Row {

@@ -188,6 +188,7 @@ fn recipe(args: &GrpoStepArgs, spec: &ModelSpec, folder: &tempfile::TempDir) -> 
     rewards.push(json!({ "plugin": ODD_BYTES }));
     Ok(serde_json::from_value(json!({
         "name": "bench",
+        "matmul_precision": args.common.precision.name(),
         "model": spec.source,
         "checkpoints": { "save_steps": 0, "save_total_limit": 1 },
         "stages": [{

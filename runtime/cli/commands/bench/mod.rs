@@ -17,6 +17,7 @@ mod train_step;
 
 use clap::{Args, Subcommand};
 
+use crate::commands::precision::MatmulPrecision;
 use crate::diagnostic::Diagnostic;
 use crate::exit::ExitStatus;
 use crate::output::Output;
@@ -45,6 +46,9 @@ pub struct CommonArgs {
     /// Array that the machine's read bandwidth is measured over [default: 4 times the last-level cache, at most 1024]
     #[arg(long, value_name = "MIB")]
     pub ceiling_mib: Option<usize>,
+    /// What matrix products are made of
+    #[arg(long, value_enum, default_value_t, value_name = "PRECISION")]
+    pub precision: MatmulPrecision,
 }
 
 impl CommonArgs {

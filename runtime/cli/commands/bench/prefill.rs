@@ -45,7 +45,10 @@ pub fn run(args: &PrefillArgs) -> anyhow::Result<Report> {
     let model = args.model.spec()?.load()?;
     let config = &model.params.config;
     let format = WeightFormat::from(args.weights);
-    let mut engine = RolloutEngine::new(&model.params, RolloutOptions { weights: format, ..RolloutOptions::from(args.batch) })?;
+    let mut engine = RolloutEngine::new(
+        &model.params,
+        RolloutOptions { weights: format, precision: args.common.precision.into(), ..RolloutOptions::from(args.batch) },
+    )?;
     let prompts: Vec<Prompt> = (0..args.batch).map(|i| random_prompt(i as u64, args.tokens, config.vocab_size)).collect();
     let stream = |prompt, completion| Stream::new(0, "bench", &[prompt, completion]);
     let mut rounds = (0..=args.common.rounds)
@@ -60,7 +63,7 @@ pub fn run(args: &PrefillArgs) -> anyhow::Result<Report> {
     let flop = cost::forward_flop(config, tokens, args.batch * cost::attended(0, args.tokens), args.batch);
     let prefill_s = Spread::of(rounds.iter().map(|stats| stats.prefill_s));
     let gflop_per_s = flop / prefill_s.median / 1e9;
-    let most = if format == WeightFormat::Bf16 { ceilings.bf16_gflop_per_s() } else { ceilings.f32_gflop_per_s() };
+    let most = ceilings.gflop_per_s(format, args.common.precision);
     let row = Row {
         name: format!("{} × {}", args.batch, args.tokens),
         keys: vec![("batch", args.batch.into()), ("tokens", args.tokens.into())],
@@ -77,6 +80,7 @@ pub fn run(args: &PrefillArgs) -> anyhow::Result<Report> {
             ("model", args.model.model.clone().into()),
             ("parameters", model.params.data.len().into()),
             ("weights", format!("{format:?}").to_lowercase().into()),
+            ("precision", args.common.precision.name().into()),
             ("rounds", args.common.rounds.into()),
         ],
         ceilings: Some(ceilings),

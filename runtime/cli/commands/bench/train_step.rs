@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use plumb_core::recipe::{EngineKind, Optimizer, Stage};
 use plumb_kernels::cpu::global_norm::global_norm;
+use plumb_model::rollout::WeightFormat;
 use plumb_train::data::Sampler;
 use plumb_train::objective::Objective;
 use plumb_train::objective::dpo::Dpo;
@@ -131,7 +132,7 @@ pub fn run(args: &TrainStepArgs) -> anyhow::Result<Report> {
     let shape = Shape::new(args)?;
     let ceilings = Ceilings::measure(&args.common);
     let peak = system::PeakRss::start();
-    let mut policy = Policy::new(args.model.spec()?.load()?, EngineKind::Native);
+    let mut policy = Policy::new(args.model.spec()?.load()?, EngineKind::Native, args.common.precision.into());
     let (parameters, vocab) = (policy.params.data.len(), policy.params.config.vocab_size);
     if shape.length > policy.params.config.max_position_embeddings {
         let (length, limit) = (shape.length, policy.params.config.max_position_embeddings);
@@ -183,7 +184,7 @@ pub fn run(args: &TrainStepArgs) -> anyhow::Result<Report> {
         figures: vec![
             ("tokens_per_s", Spread::of(rounds.iter().map(|round| tokens as f64 / round.step)).into()),
             ("gflop_per_s", gflop_per_s.into()),
-            ("flop_share", (gflop_per_s / ceilings.f32_gflop_per_s()).into()),
+            ("flop_share", (gflop_per_s / ceilings.gflop_per_s(WeightFormat::F32, args.common.precision)).into()),
         ],
         rows: phases.into_iter().map(row).collect(),
         peak_rss_mib,

@@ -14,6 +14,7 @@ use pulp::{Simd, WithSimd};
 
 use super::aligned::AlignedBuffer;
 use super::isa::{Isa, for_each_isa};
+use super::tiles::{Amx, peak_work};
 
 /// A sample goes on for this long.
 const SAMPLE: Duration = Duration::from_millis(80);
@@ -54,8 +55,9 @@ pub fn f32_peak(threads: usize) -> f64 {
 
 /// The same for products of bfloat16 numbers summed in float32; None where the machine has no instructions for them that the matrix products
 /// of this program use.
-pub fn bf16_peak(_threads: usize) -> Option<f64> {
-    None
+pub fn bf16_peak(threads: usize) -> Option<f64> {
+    let amx = Amx::detect()?;
+    Some(best_rate(threads, |_| peak_work(amx) as f64))
 }
 
 /// The best of [`SAMPLES`] rates: units of `work` a second, summed over threads that begin together. `work(thread)` says how many

@@ -17,7 +17,7 @@ mod product;
 mod tests;
 
 pub(super) use pack::{Form, Source, pack_tile};
-pub(super) use product::{PackedB, matmul_tiles};
+pub(super) use product::{PackedB, matmul_tiles, peak_work};
 
 use std::arch::asm;
 use std::sync::OnceLock;

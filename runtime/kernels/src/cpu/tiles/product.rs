@@ -206,6 +206,27 @@ unsafe fn write_block(store: Store, block: &Block, target: Target, height: usize
     }
 }
 
+/// Multiplies small operands out of the first-level cache for a while, on this thread, and says how many operations that were.
+pub(in crate::cpu) fn peak_work(amx: Amx) -> usize {
+    const K_TILES: usize = 4;
+    const TIMES: usize = 2000;
+    let operands = [0_u16; 2 * K_TILES * TILE_LEN];
+    let operands = Operands {
+        a: [operands.as_ptr(); 2],
+        a_planes: Planes::One,
+        b: operands.as_ptr(),
+        b_planes: Planes::One,
+        k_tiles: K_TILES,
+    };
+    let configured = Configured::new(amx);
+    let mut block = [[0.0; BLOCK]; BLOCK];
+    for _ in 0..TIMES {
+        // SAFETY: both operands are `K_TILES` tiles of one plane, those of `b` twice as many.
+        unsafe { multiply_block(&configured, operands, 2, false, &mut block) };
+    }
+    TIMES * 2 * BLOCK * BLOCK * K_TILES * TILE_K
+}
+
 /// A matrix `[n, k]` packed once, as the right operand of many products `x · wᵀ`.
 #[derive(Debug)]
 pub(in crate::cpu) struct PackedB {
