@@ -68,7 +68,7 @@ fn main() {
         targets.extend((0..TOKENS).map(|i| Target { row: (start + i) as u32, token: tokens[i + 1] }));
     }
     let count = targets.len();
-    let leaf_grads = LeafGrads { logprobs: vec![-1.0 / count as f32; count], entropies: None };
+    let leaf_grads = LeafGrads { logprobs: vec![-1.0 / count as f32; count], ..LeafGrads::default() };
     let [mut grads, mut first, mut second] = [(); 3].map(|()| vec![0.0; params.data.len()]);
     let mut engines: Vec<(&str, Box<dyn Engine>)> = Vec::new();
     let precisions = [("highest", Precision::Highest), ("high", Precision::High), ("medium", Precision::Medium)];

@@ -158,3 +158,23 @@ fn shipped_preference_recipe_learns_to_rank_its_pairs() {
     }
     folder.plumb(&["model", "info", folder.path("runs/dpo/model").to_str().unwrap()]).ok();
 }
+
+#[test]
+fn shipped_reward_model_recipe_learns_and_leaves_a_classifier() {
+    let folder = Folder::new();
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/tiny-reward-model.toml");
+    folder.plumb(&["train", recipe.to_str().unwrap(), "--run-dir", "runs/rm"]).ok();
+    let steps = metrics(&folder.path("runs/rm"));
+    let of = |step: usize, name: &str| steps[step][name].as_f64().unwrap_or_else(|| panic!("`{name}` of {}", steps[step]));
+    let last = steps.len() - 1;
+    assert!(of(0, "loss") > 0.5 && of(last, "loss") < 0.3, "{}", steps[last]);
+    let accuracy = (last - 10..last).map(|step| of(step, "accuracy")).sum::<f64>() / 10.0;
+    assert!(accuracy > 0.85 && of(last, "margin") > 0.5, "{accuracy}, {}", steps[last]);
+    for name in ["mean_reward", "min_reward", "max_reward", "grad_norm"] {
+        of(last, name);
+    }
+    let saved = plumb_model::load(&folder.path("runs/rm/model")).unwrap();
+    assert_eq!(saved.score.unwrap().labels, ["LABEL_0"]);
+    let config = std::fs::read_to_string(folder.path("runs/rm/model/config.json")).unwrap();
+    assert!(config.contains("LlamaForSequenceClassification"), "{config}");
+}

@@ -101,6 +101,7 @@ fn stage(stage: &Stage, folder: &Path) -> Result<(), Diagnostic> {
         Algorithm::Sft => sft(stage, &key)?,
         Algorithm::Grpo => grpo(stage, &key)?,
         Algorithm::Dpo => dpo(stage, &key)?,
+        Algorithm::RewardModel => reward_model(stage, &key)?,
     }
     stage.eval.iter().try_for_each(|eval| evaluation(eval, stage, folder, &key))
 }
@@ -152,6 +153,20 @@ fn dpo(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
         !dpo.loss_type.sorts() || dpo.batch_size >= 2 * stage.optimizer.gradient_accumulation_steps,
         &key("dpo.batch_size"),
         "must give each of the `optimizer.gradient_accumulation_steps` at least two pairs: this loss compares them with each other",
+    )?;
+    learns_from_data(stage, key)
+}
+
+fn reward_model(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
+    let model = &stage.reward_model;
+    require(model.batch_size > 0, &key("reward_model.batch_size"), "must be at least 1")?;
+    require(model.max_length > 1, &key("reward_model.max_length"), "must be at least 2")?;
+    let coefficient = model.center_rewards_coefficient;
+    require(non_negative(coefficient), &key("reward_model.center_rewards_coefficient"), "must be a finite number, 0 or more")?;
+    require(
+        stage.eval.is_none(),
+        &key("eval"),
+        "has no meaning in a stage with `algorithm = \"reward-model\"`, which writes nothing",
     )?;
     learns_from_data(stage, key)
 }
@@ -303,6 +318,11 @@ mod tests {
             algorithm = "dpo"
             max_steps = 1
             data.train = ["rows.jsonl"]
+            [[stages]]
+            name = "rm"
+            algorithm = "reward-model"
+            max_steps = 1
+            data.train = ["rows.jsonl"]
         "#;
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
         recipe(&crate::recipe_file::parse(text, &sets)?, folder.path())
@@ -354,6 +374,9 @@ mod tests {
             ("stages.pairs.dpo={ loss_type = \"aot\", batch_size = 1 }", "stages.pairs.dpo.batch_size"),
             ("stages.pairs.dpo.ld_alpha=2", "stages.pairs.dpo.ld_alpha"),
             ("stages.pairs.dpo.discopop_tau=0", "stages.pairs.dpo.discopop_tau"),
+            ("stages.rm.reward_model.batch_size=0", "stages.rm.reward_model.batch_size"),
+            ("stages.rm.reward_model.center_rewards_coefficient=-1", "stages.rm.reward_model.center_rewards_coefficient"),
+            ("stages.rm.eval={ files = [\"rows.jsonl\"], reward = { plugin = \"a\" } }", "stages.rm.eval"),
             ("stages.pairs.rewards=[{ plugin = \"a\" }]", "stages.pairs.rewards"),
             ("stages.rl.eval={ reward = { plugin = \"a\" } }", "stages.rl.eval.files"),
             ("stages.rl.grpo.importance_sampling_clip_max=0", "stages.rl.grpo.importance_sampling_clip_max"),

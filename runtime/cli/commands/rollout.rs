@@ -139,7 +139,8 @@ pub fn run(args: &RolloutArgs, output: Output) -> anyhow::Result<ExitStatus> {
         ignore_eos: args.ignore_eos,
     };
     let speculation = args.speculate.map(|max_draft| Speculation { max_draft, ngram: args.speculate_ngram });
-    let options = RolloutOptions { max_batch: args.max_batch, weights: args.weights.into(), precision: args.precision.into(), speculation };
+    let options =
+        RolloutOptions { max_batch: args.max_batch, weights: args.weights.into(), precision: args.precision.into(), speculation };
     let mut engine = RolloutEngine::new(&model.params, options)?;
     let bar = output.bar(prompts.len() as u64, "prompts");
     let mut groups: Vec<Option<Group>> = vec![None; prompts.len()];

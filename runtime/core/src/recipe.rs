@@ -206,6 +206,9 @@ pub struct Stage {
     /// Stage `dpo`: how a batch is made, and the loss.
     #[serde(default)]
     pub dpo: Dpo,
+    /// Stage `reward-model`: how a batch is made, and the loss.
+    #[serde(default)]
+    pub reward_model: RewardModel,
     /// Stage `grpo`: how completions are sampled.
     #[serde(default)]
     pub rollout: Rollout,
@@ -253,6 +256,8 @@ pub enum Algorithm {
     Grpo,
     /// Direct preference optimization on the pairs of the data.
     Dpo,
+    /// A scalar head on the model, trained to score the chosen answers of the data's pairs above the rejected ones.
+    RewardModel,
 }
 
 impl Algorithm {
@@ -262,6 +267,7 @@ impl Algorithm {
             Algorithm::Sft => "sft",
             Algorithm::Grpo => "grpo",
             Algorithm::Dpo => "dpo",
+            Algorithm::RewardModel => "reward-model",
         }
     }
 }
@@ -271,7 +277,7 @@ impl Algorithm {
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// JSONL or Parquet files with `prompt` (a text, or TRL's list of messages) or `messages`, and `completion` for `sft`, or
-    /// `chosen` and `rejected` for `dpo`; further columns reach the plugins.
+    /// `chosen` and `rejected` for `dpo` and `reward-model` (and there `margin`, a number, if any); further columns reach the plugins.
     pub train: Vec<PathBuf>,
     /// Rows to leave out at the start of the training files, after shuffling; they are for the evaluation.
     #[serde(default)]
@@ -424,6 +430,26 @@ impl Dpo {
     /// Whether sequences' log-probabilities are means over their tokens.
     pub fn averages(&self) -> bool {
         self.average_log_prob.unwrap_or(self.loss_type == DpoLoss::Ipo)
+    }
+}
+
+/// A reward model by the Bradley-Terry loss -ln σ(chosen - rejected - margin) (Ouyang et al. 2022; margins: Touvron et al. 2023).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RewardModel {
+    /// Pairs per step.
+    pub batch_size: usize,
+    /// Longest prompt and answer together, in tokens; see `truncate`.
+    pub max_length: usize,
+    /// Whether answers that pass `max_length` are cut at the end. Otherwise they are refused when the data is read.
+    pub truncate: bool,
+    /// Weight of (chosen + rejected)², which keeps rewards around 0 (Eisenstein et al. 2023); 0.01 is usual.
+    pub center_rewards_coefficient: f64,
+}
+
+impl Default for RewardModel {
+    fn default() -> Self {
+        RewardModel { batch_size: 8, max_length: 1024, truncate: false, center_rewards_coefficient: 0.0 }
     }
 }
 

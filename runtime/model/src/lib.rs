@@ -25,5 +25,5 @@ pub use error::{Error, Result};
 pub use hf::merge_adapter;
 pub use load::{LoadedModel, ScoreHead, load};
 pub use random::{END_OF_TEXT, random, random_from_config, random_params};
-pub use save::save;
+pub use save::{save, save_classifier};
 pub use tokenizer::Tokenizer;

@@ -104,6 +104,16 @@ pub struct Params {
 }
 
 impl Params {
+    /// The weights without a language head of their own: its matrix goes, as in sequence-classification models.
+    #[must_use]
+    pub fn without_language_head(mut self) -> Self {
+        self.config.tie_word_embeddings = true;
+        // The head's matrix is the last tensor of the layout.
+        self.layout = std::sync::Arc::new(Layout::new(&self.config));
+        self.data.truncate(self.layout.len());
+        self
+    }
+
     /// Weights that are all 0, to be filled.
     pub fn zeros(config: ModelConfig) -> Self {
         let layout = std::sync::Arc::new(Layout::new(&config));

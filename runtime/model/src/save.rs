@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::hf::SCORE;
+use crate::load::ScoreHead;
 use crate::params::Params;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, hf};
@@ -19,9 +21,25 @@ use crate::{Error, Result, hf};
 /// # Errors
 /// [`Error::Io`] with the file that could not be written.
 pub fn save(folder: &Path, params: &Params, tokenizer: &Tokenizer) -> Result<()> {
+    save_with(folder, params, tokenizer, None)
+}
+
+/// As [`save`], as a sequence-classification model (`LlamaForSequenceClassification`, ...) with this head as `score.weight`.
+///
+/// # Errors
+/// [`Error::Io`] with the file that could not be written.
+///
+/// # Panics
+/// When the weights have a language head of their own: see [`Params::without_language_head`].
+pub fn save_classifier(folder: &Path, params: &Params, tokenizer: &Tokenizer, head: &ScoreHead) -> Result<()> {
+    assert!(params.config.tie_word_embeddings, "a classifier has no language head");
+    save_with(folder, params, tokenizer, Some(head))
+}
+
+fn save_with(folder: &Path, params: &Params, tokenizer: &Tokenizer, head: Option<&ScoreHead>) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|source| Error::Io { action: "create", path: folder.to_owned(), source })?;
     let config = &params.config;
-    write_json(&folder.join("config.json"), &hf::to_json(config))?;
+    write_json(&folder.join("config.json"), &hf::to_json(config, head.map(|head| head.labels.as_slice())))?;
     let mut generation = Map::new();
     generation.insert("bos_token_id".into(), json!(config.bos_token_id));
     generation.insert("eos_token_id".into(), hf::one_or_list(&config.eos_token_ids));
@@ -39,19 +57,25 @@ pub fn save(folder: &Path, params: &Params, tokenizer: &Tokenizer) -> Result<()>
         }
         None => {}
     }
-    write_weights(&folder.join("model.safetensors"), params)
+    write_weights(&folder.join("model.safetensors"), params, head)
 }
 
 /// Writes a safetensors file: the header's length (8 bytes, little endian), the header in JSON, the tensors' bytes.
 ///
 /// The library's own writer makes files that only their owner may read.
-fn write_weights(path: &Path, params: &Params) -> Result<()> {
+fn write_weights(path: &Path, params: &Params, head: Option<&ScoreHead>) -> Result<()> {
     let mut header = Map::new();
     // transformers asks for this entry.
     header.insert("__metadata__".into(), json!({"format": "pt"}));
     for spec in params.layout.tensors() {
         let offsets = [spec.range.start * size_of::<f32>(), spec.range.end * size_of::<f32>()];
         header.insert(spec.name.clone(), json!({"dtype": "F32", "shape": spec.shape, "data_offsets": offsets}));
+    }
+    if let Some(head) = head {
+        let (labels, start) = (head.labels.len(), params.data.len() * size_of::<f32>());
+        let offsets = [start, start + head.weights.len() * size_of::<f32>()];
+        let shape = [labels, params.config.hidden_size];
+        header.insert(SCORE.into(), json!({"dtype": "F32", "shape": shape, "data_offsets": offsets}));
     }
     let mut header = Value::Object(header).to_string().into_bytes();
     // Spaces up to a multiple of 8 keep the tensors aligned for readers that map the file.
@@ -63,6 +87,7 @@ fn write_weights(path: &Path, params: &Params) -> Result<()> {
         for chunk in params.data.chunks(1 << 16) {
             write_floats(&mut file, chunk)?;
         }
+        head.map_or(Ok(()), |head| write_floats(&mut file, &head.weights))?;
         file.into_inner()?.sync_all()
     })
 }

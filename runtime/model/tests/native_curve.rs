@@ -52,7 +52,7 @@ fn golden_fine_tuning_follows_the_reference_curve() {
         targets.extend(example.completion.iter().enumerate().map(|(i, &token)| Target { row: (first + i - 1) as u32, token }));
     }
     let m = targets.len();
-    let mean = LeafGrads { logprobs: vec![-1.0 / m as f32; m], entropies: None };
+    let mean = LeafGrads { logprobs: vec![-1.0 / m as f32; m], entropies: None, hidden: Vec::new() };
 
     let mut params = model.params.clone();
     let mut engine = NativeEngine::new(&params.config);

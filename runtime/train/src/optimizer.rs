@@ -9,9 +9,9 @@ use plumb_model::params::{Layout, Params};
 /// Weights of two or more dimensions decay, the embedding too; norms and biases do not: Hugging Face's rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdamW {
-    /// First moments, `[layout.len()]`.
+    /// First moments, `[layout.len()]`, and those of a head behind them.
     pub exp_avg: Vec<f32>,
-    /// Second moments, `[layout.len()]`.
+    /// Second moments, likewise.
     pub exp_avg_sq: Vec<f32>,
     /// Updates done.
     pub steps: u64,
@@ -20,7 +20,13 @@ pub struct AdamW {
 impl AdamW {
     /// An optimizer that has done nothing yet.
     pub fn new(layout: &Layout) -> Self {
-        AdamW { exp_avg: vec![0.0; layout.len()], exp_avg_sq: vec![0.0; layout.len()], steps: 0 }
+        Self::with_head(layout, 0)
+    }
+
+    /// An optimizer of a model and a head of so many weights.
+    pub fn with_head(layout: &Layout, head: usize) -> Self {
+        let moments = vec![0.0; layout.len() + head];
+        AdamW { exp_avg: moments.clone(), exp_avg_sq: moments, steps: 0 }
     }
 
     /// One update of all weights with gradients multiplied by `grad_scale` (see [`clip_scale`]).
@@ -28,21 +34,39 @@ impl AdamW {
     /// # Panics
     /// When the gradients or moments are not as many as the weights.
     pub fn step(&mut self, params: &mut Params, grads: &[f32], grad_scale: f64, learning_rate: f64, settings: &Settings) {
+        self.step_with_head(params, &mut [], grads, grad_scale, learning_rate, settings);
+    }
+
+    /// [`AdamW::step`] of a model and the matrix of a head, whose gradients and moments lie behind the model's.
+    ///
+    /// # Panics
+    /// As [`AdamW::step`].
+    pub fn step_with_head(
+        &mut self,
+        params: &mut Params,
+        head: &mut [f32],
+        grads: &[f32],
+        grad_scale: f64,
+        learning_rate: f64,
+        settings: &Settings,
+    ) {
         self.steps += 1;
         let layout = params.layout.clone();
-        for tensor in layout.tensors() {
+        let tensors = layout.tensors().iter().map(|tensor| (tensor.range.clone(), tensor.shape.len() >= 2));
+        let of_head = (layout.len()..layout.len() + head.len(), true);
+        for (range, decays) in tensors.chain(std::iter::once(of_head)) {
             let constants = adamw::AdamW {
                 learning_rate,
                 beta1: settings.adam_beta1,
                 beta2: settings.adam_beta2,
                 eps: settings.adam_epsilon,
-                weight_decay: if tensor.shape.len() >= 2 { settings.weight_decay } else { 0.0 },
+                weight_decay: if decays { settings.weight_decay } else { 0.0 },
                 step: self.steps,
                 grad_scale,
             };
-            let range = tensor.range.clone();
+            let weights = if range.start < layout.len() { &mut params.data[range.clone()] } else { &mut *head };
             let (first, second) = (&mut self.exp_avg[range.clone()], &mut self.exp_avg_sq[range.clone()]);
-            adamw::adamw(&constants, &mut params.data[range.clone()], &grads[range], first, second);
+            adamw::adamw(&constants, weights, &grads[range], first, second);
         }
     }
 }

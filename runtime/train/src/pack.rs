@@ -26,13 +26,15 @@ pub struct LossRow {
     pub ref_logprobs: Vec<f32>,
     /// The sampler's, one per token; empty where it had the policy's own weights.
     pub rollout_logprobs: Vec<f32>,
+    /// By how much the chosen answer of the row's pair should win, where a reward is learned.
+    pub margin: f64,
 }
 
 impl LossRow {
     /// A row without policy terms.
     pub fn new(prompt: Arc<[u32]>, completion: Vec<u32>, token_weight: f64) -> Self {
         let (advantages, old_logprobs, ref_logprobs, rollout_logprobs) = Default::default();
-        LossRow { prompt, completion, token_weight, advantages, old_logprobs, ref_logprobs, rollout_logprobs }
+        LossRow { prompt, completion, token_weight, advantages, old_logprobs, ref_logprobs, rollout_logprobs, margin: 0.0 }
     }
 }
 
@@ -102,6 +104,22 @@ pub fn pack(rows: &[LossRow]) -> (Packed, Vec<Target>) {
     (packed, targets)
 }
 
+/// Packs rows with the last tokens of their completions, each shared prompt once. Returns the index of each row's last token too.
+pub fn pack_whole(rows: &[LossRow]) -> (Packed, Vec<u32>) {
+    let (mut packed, mut last) = (Packed::default(), Vec::with_capacity(rows.len()));
+    let mut prompt: Option<(&Arc<[u32]>, usize)> = None;
+    for row in rows {
+        let segment = match prompt {
+            Some((shared, segment)) if Arc::ptr_eq(shared, &row.prompt) => segment,
+            _ => packed.push(&row.prompt, None),
+        };
+        prompt = Some((&row.prompt, segment));
+        packed.push(&row.completion, Some(segment));
+        last.push(packed.tokens.len() as u32 - 1);
+    }
+    (packed, last)
+}
+
 #[cfg(test)]
 mod tests {
     use plumb_model::engine::Segment;
@@ -121,6 +139,18 @@ mod tests {
         assert_eq!(packed.segments, [segment(0, 3, None), segment(3, 2, Some(0)), segment(5, 1, None), segment(6, 1, Some(2))]);
         let pairs: Vec<(u32, u32)> = targets.iter().map(|t| (t.row, t.token)).collect();
         assert_eq!(pairs, [(2, 4), (3, 5), (4, 6), (2, 7), (5, 8), (6, 8)]);
+    }
+
+    #[test]
+    fn whole_rows_share_their_prompt_and_end_with_their_last_tokens() {
+        let (a, b): (Arc<[u32]>, Arc<[u32]>) = (Arc::new([1, 2, 3]), Arc::new([9]));
+        let (packed, last) = pack_whole(&[row(&a, &[4, 5, 6]), row(&a, &[7]), row(&b, &[8, 8])]);
+        assert_eq!(packed.tokens, [1, 2, 3, 4, 5, 6, 7, 9, 8, 8]);
+        assert_eq!(
+            packed.segments.iter().map(|segment| segment.prefix).collect::<Vec<_>>(),
+            [None, Some(0), Some(0), None, Some(3)]
+        );
+        assert_eq!(last, [5, 6, 9]);
     }
 
     #[test]

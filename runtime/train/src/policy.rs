@@ -1,8 +1,9 @@
 //! A model: its weights, the engine that reads and trains them and the engine that samples from them.
 
+use std::path::Path;
 use std::time::Instant;
 
-use plumb_core::recipe::EngineKind;
+use plumb_core::recipe::{EngineKind, Optimizer};
 use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
 use plumb_model::engine::candle::CandleEngine;
@@ -10,12 +11,13 @@ use plumb_model::engine::native::NativeEngine;
 use plumb_model::engine::{Engine, LeafGrads, Leaves, Packed, Precision};
 use plumb_model::params::Params;
 use plumb_model::rollout::{RolloutEngine, RolloutOptions, RolloutStats};
-use plumb_model::{LoadedModel, Tokenizer};
+use plumb_model::{LoadedModel, ScoreHead, Tokenizer};
 
 use crate::error::Result;
 use crate::loss;
 use crate::loss::grpo::TokenStats;
 use crate::objective::{Grain, Objective};
+use crate::optimizer::AdamW;
 use crate::pack::{self, LossRow};
 
 /// Seconds that [`Policy::add_gradients`] spent since [`Policy::take_times`] was last called.
@@ -33,6 +35,8 @@ pub struct Policy {
     pub params: Params,
     /// Texts to ids and back.
     pub tokenizer: Tokenizer,
+    /// The head of a reward model: one score of a row, from the last token's hidden state.
+    pub head: Option<ScoreHead>,
     kind: EngineKind,
     precision: Precision,
     engine: Box<dyn Engine>,
@@ -49,12 +53,58 @@ impl Policy {
     pub fn new(model: LoadedModel, engine: EngineKind, precision: Precision) -> Self {
         let LoadedModel { params, tokenizer, .. } = model;
         let kind = engine;
-        let engine: Box<dyn Engine> = match kind {
-            EngineKind::Native => Box::new(NativeEngine::with_precision(&params.config, precision)),
-            EngineKind::Candle => Box::new(CandleEngine::new(&params.config)),
-        };
+        let engine = self::engine(kind, precision, &params);
         let times = GradientTimes::default();
-        Policy { params, tokenizer, kind, precision, engine, generation: 0, sampler: None, sampler_is_stale: false, times }
+        Policy {
+            params,
+            tokenizer,
+            kind,
+            precision,
+            engine,
+            head: None,
+            generation: 0,
+            sampler: None,
+            sampler_is_stale: false,
+            times,
+        }
+    }
+
+    /// Becomes a reward model. A language head of its own is given up.
+    ///
+    /// # Panics
+    /// When the head has another width than the model, or more than one label.
+    pub fn add_head(&mut self, head: ScoreHead) {
+        assert_eq!((head.labels.len(), head.weights.len()), (1, self.params.config.hidden_size), "one score of a hidden state");
+        self.params = self.params.clone().without_language_head();
+        self.engine = engine(self.kind, self.precision, &self.params);
+        self.head = Some(head);
+        self.sampler = None;
+        self.weights_changed();
+    }
+
+    /// Weights of model and head: the length of their gradient.
+    pub fn weights_len(&self) -> usize {
+        self.params.data.len() + self.head.as_ref().map_or(0, |head| head.weights.len())
+    }
+
+    /// An optimizer of model and head that has done nothing yet.
+    pub fn optimizer(&self) -> AdamW {
+        AdamW::with_head(&self.params.layout, self.weights_len() - self.params.data.len())
+    }
+
+    /// One optimizer step of model and head.
+    pub fn step(&mut self, optimizer: &mut AdamW, grads: &[f32], grad_scale: f64, learning_rate: f64, settings: &Optimizer) {
+        let head = self.head.as_mut().map_or(&mut [][..], |head| &mut head.weights);
+        optimizer.step_with_head(&mut self.params, head, grads, grad_scale, learning_rate, settings);
+        self.weights_changed();
+    }
+
+    /// Writes a Hugging Face folder; with a head that of a sequence-classification model.
+    pub fn save(&self, folder: &Path) -> plumb_model::Result<()> {
+        match &self.head {
+            Some(head) => plumb_model::save_classifier(folder, &self.params, &self.tokenizer, head),
+            None => plumb_model::save(folder, &self.params, &self.tokenizer),
+        }
     }
 
     /// A model of its own with the same weights and tokenizer.
@@ -160,6 +210,10 @@ impl Policy {
             loss += of_whole;
             for range in batches {
                 let rows = &part[range];
+                if objective.scores() {
+                    loss += self.add_gradients_of_scores(objective, rows, grads, &mut stats)?;
+                    continue;
+                }
                 let start = Instant::now();
                 let (packed, targets) = pack::pack(rows);
                 let leaves = self.engine.forward(&self.params, &packed, &targets, temperature)?;
@@ -175,11 +229,40 @@ impl Policy {
                 };
                 self.times.forward_s += start.elapsed().as_secs_f64();
                 let start = Instant::now();
-                self.engine.backward(&self.params, &LeafGrads { logprobs, entropies: None }, grads)?;
+                self.engine.backward(&self.params, &LeafGrads { logprobs, ..LeafGrads::default() }, grads)?;
                 self.times.backward_s += start.elapsed().as_secs_f64();
             }
         }
         Ok((loss, stats))
+    }
+
+    /// As [`Policy::add_gradients`] for one micro-batch of a loss over scores; the head's gradient lies behind the model's.
+    fn add_gradients_of_scores(
+        &mut self,
+        objective: &dyn Objective,
+        rows: &[LossRow],
+        grads: &mut [f32],
+        stats: &mut TokenStats,
+    ) -> Result<f64> {
+        let start = Instant::now();
+        let head = self.head.as_ref().expect("a loss over scores has a head");
+        let width = self.params.config.hidden_size;
+        let (packed, last) = pack::pack_whole(rows);
+        let leaves = self.engine.forward_with(&self.params, &packed, &[], &last, 1.0)?;
+        let scores: Vec<f64> = leaves.hidden.chunks(width).flat_map(|hidden| head.scores(hidden)).collect();
+        let (loss, by_score) = loss::differentiate(&scores, |scores| objective.loss(scores, rows))?;
+        objective.count_scores(stats, &scores);
+        let forward = start.elapsed();
+        let (of_model, of_head) = grads.split_at_mut(self.params.data.len());
+        let mut hidden = Vec::with_capacity(leaves.hidden.len());
+        for (state, by_score) in leaves.hidden.chunks(width).zip(by_score) {
+            hidden.extend(head.weights.iter().map(|&weight| (by_score * f64::from(weight)) as f32));
+            of_head.iter_mut().zip(state).for_each(|(sum, &x)| *sum += (by_score * f64::from(x)) as f32);
+        }
+        self.engine.backward(&self.params, &LeafGrads { hidden, ..LeafGrads::default() }, of_model)?;
+        self.times.forward_s += forward.as_secs_f64();
+        self.times.backward_s += (start.elapsed() - forward).as_secs_f64();
+        Ok(loss)
     }
 
     /// Loss over all of `part`, and its gradient by the log-probabilities of all micro-batches.
@@ -198,5 +281,12 @@ impl Policy {
         }
         objective.count(stats, part, &all);
         Ok(loss::differentiate(&all.logprobs, |logprobs| objective.loss(logprobs, part))?)
+    }
+}
+
+fn engine(kind: EngineKind, precision: Precision, params: &Params) -> Box<dyn Engine> {
+    match kind {
+        EngineKind::Native => Box::new(NativeEngine::with_precision(&params.config, precision)),
+        EngineKind::Candle => Box::new(CandleEngine::new(&params.config)),
     }
 }

@@ -9,6 +9,7 @@ use plumb_core::recipe::{Algorithm, Data, Stage};
 use plumb_core::seed::Stream;
 use plumb_model::Tokenizer;
 use plumb_model::config::ModelConfig;
+use serde_json::Value;
 
 use crate::data::{self, Row};
 use crate::error::{Error, Result};
@@ -32,12 +33,14 @@ pub struct StageData {
 }
 
 /// Two answers to a prompt, as ids with the end-of-text token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AnswerPair {
     /// The one that was preferred.
     pub chosen: Vec<u32>,
     /// The other.
     pub rejected: Vec<u32>,
+    /// The column `margin`, 0 without.
+    pub margin: f64,
 }
 
 impl StageData {
@@ -62,6 +65,7 @@ impl StageData {
         let max_prompt = match stage.algorithm {
             Algorithm::Sft => stage.sft.max_length.min(config.max_position_embeddings).saturating_sub(1),
             Algorithm::Dpo => stage.dpo.max_length.min(config.max_position_embeddings).saturating_sub(1),
+            Algorithm::RewardModel => stage.reward_model.max_length.min(config.max_position_embeddings).saturating_sub(1),
             Algorithm::Grpo => {
                 room(rollout.max_completion_length, "rollout.max_completion_length")?.min(rollout.max_prompt_length)
             }
@@ -80,10 +84,10 @@ impl StageData {
                 completion.truncate(stage.sft.max_length.min(config.max_position_embeddings) - one.prompt.tokens.len());
                 this.completions.push(completion);
             }
-            if stage.algorithm == Algorithm::Dpo {
-                let key = format!("stages.{}.dpo", stage.name);
-                let limit = stage.dpo.max_length.min(config.max_position_embeddings);
-                let pair = pair(&prompter, &rows[i], one.prompt.tokens.len(), limit, stage.dpo.truncate, &key);
+            if let Some((name, max_length, truncate)) = pair_limits(stage) {
+                let key = format!("stages.{}.{name}", stage.name);
+                let limit = max_length.min(config.max_position_embeddings);
+                let pair = pair(&prompter, &rows[i], one.prompt.tokens.len(), limit, truncate, &key);
                 this.pairs.push(pair.map_err(|error| of_stage(error, &stage.name))?);
             }
             this.examples.push(one);
@@ -155,7 +159,20 @@ fn pair(prompter: &Prompter, row: &Row, prompt: usize, limit: usize, truncate: b
         let reason = "`chosen` and `rejected` are the same tokens, so nothing is preferred; remove the row";
         return Err(row.error(if truncate { format!("{reason}, or raise `{key}.max_length`") } else { reason.into() }));
     }
-    Ok(AnswerPair { chosen, rejected })
+    let margin = match row.columns.get("margin") {
+        None | Some(Value::Null) => 0.0,
+        Some(margin) => margin.as_f64().ok_or_else(|| row.error(format!("column `margin` is {margin}, not a number")))?,
+    };
+    Ok(AnswerPair { chosen, rejected, margin })
+}
+
+/// Key, `max_length` and `truncate` of stages that learn from pairs.
+fn pair_limits(stage: &Stage) -> Option<(&'static str, usize, bool)> {
+    match stage.algorithm {
+        Algorithm::Dpo => Some(("dpo", stage.dpo.max_length, stage.dpo.truncate)),
+        Algorithm::RewardModel => Some(("reward_model", stage.reward_model.max_length, stage.reward_model.truncate)),
+        Algorithm::Sft | Algorithm::Grpo => None,
+    }
 }
 
 /// Rows of a step over pairs, two for each of `chosen`, and their division into `parts`, which never parts a pair. Each row's weight is
@@ -164,7 +181,8 @@ pub(crate) fn pair_rows(data: &StageData, chosen: &[usize], parts: usize) -> (Ve
     let weight = 1.0 / chosen.len() as f64;
     let rows = chosen.iter().flat_map(|&i| {
         let (prompt, pair): (Arc<[u32]>, _) = (data.examples[i].prompt.tokens.as_slice().into(), &data.pairs[i]);
-        [&pair.chosen, &pair.rejected].map(|answer| LossRow::new(prompt.clone(), answer.clone(), weight))
+        [&pair.chosen, &pair.rejected]
+            .map(|answer| LossRow { margin: pair.margin, ..LossRow::new(prompt.clone(), answer.clone(), weight) })
     });
     let parts = pack::parts(chosen.len(), parts).into_iter().map(|part| 2 * part.start..2 * part.end);
     (rows.collect(), parts.collect())

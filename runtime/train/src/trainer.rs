@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use plumb_core::PluginId;
 use plumb_core::recipe::{Algorithm, Dpo, DpoLoss, FilterScope, MatmulPrecision, Recipe, Stage};
+use plumb_core::seed::Stream;
 use plumb_kernels::cpu::global_norm::global_norm;
-use plumb_model::LoadedModel;
 use plumb_model::engine::Precision;
+use plumb_model::{LoadedModel, ScoreHead};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Sampler, digests};
@@ -117,7 +118,12 @@ fn train_with(
     let resume = || RunDir::resume(&request.run_dir, recipe, &inputs, &mut |message| observer.message(&message));
     let resumed = request.resume.then(resume).transpose()?;
     let checkpoint = resumed.as_ref().and_then(|(_, checkpoint)| checkpoint.as_ref());
-    let policy = Policy::new(load_model(request, checkpoint)?, recipe.engine, precision(recipe.matmul_precision));
+    let mut loaded = load_model(request, checkpoint)?;
+    let score = loaded.score.take();
+    let mut policy = Policy::new(loaded, recipe.engine, precision(recipe.matmul_precision));
+    if recipe.stages.last().is_some_and(|stage| stage.algorithm == Algorithm::RewardModel) {
+        continue_head(&mut policy, score)?;
+    }
     let store = ModelStore::load(recipe, &request.recipe_dir)?;
     let read = |stage| StageData::read(stage, &request.recipe_dir, recipe.seed, &policy.tokenizer, &policy.params.config);
     let mut data = recipe.stages.iter().map(read).collect::<Result<Vec<_>>>()?;
@@ -141,7 +147,7 @@ fn train_with(
     let mut run = Run {
         request,
         dir,
-        optimizer: AdamW::new(&policy.params.layout),
+        optimizer: policy.optimizer(),
         policy,
         store,
         counters: serde_json::from_value(progress.trainer.clone()).unwrap_or_default(),
@@ -161,8 +167,7 @@ fn train_with(
         run.stage(index, &mut data[index], samplers[index].clone(), &mut plugins[index], from)?;
     }
     run.generations.finish()?;
-    let (model, tokenizer) = (&run.policy.params, &run.policy.tokenizer);
-    let model = run.dir.save_model(|folder| plumb_model::save(folder, model, tokenizer).map_err(Into::into))?;
+    let model = run.dir.save_model(|folder| run.policy.save(folder).map_err(Into::into))?;
     let report = crate::run::report::write(&request.run_dir)?;
     Ok(Summary { model, report, steps: run.step, wall_s: start.elapsed().as_secs_f64(), evaluations: run.evaluations })
 }
@@ -175,7 +180,7 @@ fn check(recipe: &Recipe) -> Result<()> {
     if recipe.model.path.is_some() == recipe.model.random.is_some() {
         return wrong("model".into(), "give either `path` or `random`");
     }
-    for stage in &recipe.stages {
+    for (index, stage) in recipe.stages.iter().enumerate() {
         let key = |rest: &str| format!("stages.{}.{rest}", stage.name);
         let grpo = stage.algorithm == Algorithm::Grpo;
         let name = stage.algorithm.name();
@@ -200,6 +205,21 @@ fn check(recipe: &Recipe) -> Result<()> {
                 }
                 if stage.rollout.prompts_per_step == 0 {
                     return wrong(key("rollout.prompts_per_step"), "must be at least 1");
+                }
+            }
+            Algorithm::RewardModel => {
+                let coefficient = stage.reward_model.center_rewards_coefficient;
+                if stage.reward_model.batch_size == 0 {
+                    return wrong(key("reward_model.batch_size"), "must be at least 1");
+                }
+                if coefficient < 0.0 || !coefficient.is_finite() {
+                    return wrong(key("reward_model.center_rewards_coefficient"), "must be a finite number, 0 or more");
+                }
+                if stage.eval.is_some() {
+                    return wrong(key("eval"), "a reward model writes no completions to evaluate; leave it out");
+                }
+                if index + 1 < recipe.stages.len() {
+                    return wrong(key("algorithm"), "a reward model has no words for later stages; make it the last one");
                 }
             }
             Algorithm::Sft if stage.sft.batch_size == 0 => return wrong(key("sft.batch_size"), "must be at least 1"),
@@ -260,6 +280,26 @@ fn load_model(request: &TrainRequest, checkpoint: Option<&Checkpoint>) -> Result
     })
 }
 
+/// A reward model goes on with the head it was loaded with.
+fn continue_head(policy: &mut Policy, score: Option<ScoreHead>) -> Result<()> {
+    match score {
+        Some(head) if head.labels.len() == 1 => policy.add_head(head),
+        Some(head) => {
+            let reason = format!("its head has {} scores, and a reward model has one", head.labels.len());
+            return Err(Error::Recipe { key: "model.path".into(), reason });
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// A head of random weights with the deviation of transformers' `initializer_range`.
+fn new_head(seed: u64, width: usize) -> ScoreHead {
+    let stream = Stream::new(seed, "score-head", &[]);
+    let weights = (0..width as u64).map(|i| (HEAD_INITIALIZER_RANGE * stream.normal_at(i)) as f32).collect();
+    ScoreHead { labels: vec!["LABEL_0".into()], weights }
+}
+
 fn precision(of: MatmulPrecision) -> Precision {
     match of {
         MatmulPrecision::Highest => Precision::Highest,
@@ -273,10 +313,14 @@ fn sampler(seed: u64, index: usize, stage: &Stage, data: &StageData) -> Result<S
         Algorithm::Sft => stage.sft.batch_size,
         Algorithm::Grpo => stage.rollout.prompts_per_step,
         Algorithm::Dpo => stage.dpo.batch_size,
+        Algorithm::RewardModel => stage.reward_model.batch_size,
     };
     let rows = data.examples.len();
     Sampler::new(seed, index as u64, rows, needed).ok_or_else(|| Error::TooFewRows { stage: stage.name.clone(), rows, needed })
 }
+
+/// Standard deviation of a new head's weights.
+const HEAD_INITIALIZER_RANGE: f64 = 0.02;
 
 /// Beginnings of the names of numbers that count for the first step over a batch alone: later ones spend no such time, sample nothing and
 /// call no plugin.
@@ -331,12 +375,15 @@ impl Run<'_> {
         let done = from.map_or(0, |checkpoint| checkpoint.progress.stage_step);
         self.observer.stage(stage, done);
         let needs_reference = match stage.algorithm {
-            Algorithm::Sft => false,
+            Algorithm::Sft | Algorithm::RewardModel => false,
             Algorithm::Grpo => stage.grpo.beta != 0.0 || stage.grpo.log_kl,
             Algorithm::Dpo => !stage.dpo.reference_free,
         };
         self.store.begin_stage(&self.policy, stage, needs_reference);
-        self.optimizer = AdamW::new(&self.policy.params.layout);
+        if stage.algorithm == Algorithm::RewardModel && self.policy.head.is_none() {
+            self.policy.add_head(new_head(self.request.recipe.seed, self.policy.params.config.hidden_size));
+        }
+        self.optimizer = self.policy.optimizer();
         let state = |key: &str| from.map_or(Ok(None), |checkpoint| Ok(checkpoint.plugin(key)?));
         self.generations.begin_stage(stage, plugins, self.step - done, self.step, state)?;
         if let Some(checkpoint) = from {
@@ -361,6 +408,7 @@ impl Run<'_> {
                 Box::new(Grpo { seed: self.request.recipe.seed, stage, data, sampler, with_reference: needs_reference })
             }
             Algorithm::Dpo => Box::new(objective::dpo::Dpo { stage, data, sampler }),
+            Algorithm::RewardModel => Box::new(objective::reward_model::RewardModel { stage, data, sampler }),
         };
         if done == 0 && stage.eval.is_some() {
             let mut metrics = MetricSet::new(&stage.name, self.step);
@@ -382,7 +430,7 @@ impl Run<'_> {
         let per_batch = objective.steps_per_batch();
         let mut lesson = Lesson::default();
         let mut asked = Vec::new();
-        let mut grads = vec![0.0; self.policy.params.data.len()];
+        let mut grads = vec![0.0; self.policy.weights_len()];
         for stage_step in done..stage.max_steps {
             let start = Instant::now();
             let fresh = stage_step % per_batch == 0;
@@ -517,9 +565,8 @@ impl Run<'_> {
             }
         }
         let scale = clip_scale(norm, stage.optimizer.max_grad_norm);
-        self.optimizer.step(&mut self.policy.params, grads, scale, rate, &stage.optimizer);
+        self.policy.step(&mut self.optimizer, grads, scale, rate, &stage.optimizer);
         self.counters.optimizer_steps = self.optimizer.steps;
-        self.policy.weights_changed();
         metrics.set("loss", loss);
         metrics.set("grad_norm", norm);
         objective.report(&stats, metrics);
@@ -613,13 +660,12 @@ impl Run<'_> {
             return Ok(());
         }
         self.counters.failing.clone_from(&self.generations.breaker);
-        let (params, tokenizer) = (&self.policy.params, &self.policy.tokenizer);
         let mut vectors =
             vec![("exp_avg", self.optimizer.exp_avg.as_slice()), ("exp_avg_sq", self.optimizer.exp_avg_sq.as_slice())];
         let of_models = self.store.vectors();
         vectors.extend(of_models.iter().map(|(name, values)| (name.as_str(), *values)));
         let parts = CheckpointParts {
-            model: &|folder| plumb_model::save(folder, params, tokenizer).map_err(Into::into),
+            model: &|folder| self.policy.save(folder).map_err(Into::into),
             optimizer: &vectors,
             plugins: states,
             progress: Progress {

@@ -34,6 +34,8 @@ struct Pending {
     /// Last hidden states after the final norm, `[N, d]`, with their graph.
     hidden: Tensor,
     targets: Vec<Target>,
+    /// Rows whose hidden states are leaves too.
+    rows: Vec<u32>,
     temperature: f64,
 }
 
@@ -232,20 +234,33 @@ impl Engine for CandleEngine {
         Ok(hidden.detach().flatten_all()?.to_vec1::<f32>()?)
     }
 
-    fn forward(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> Result<Leaves> {
+    fn forward_with(
+        &mut self,
+        params: &Params,
+        packed: &Packed,
+        targets: &[Target],
+        rows: &[u32],
+        temperature: f32,
+    ) -> Result<Leaves> {
         self.pending = None;
         let weights = Weights::new(params)?;
         let hidden = self.last_hidden(&weights, packed)?;
         let temperature = f64::from(temperature);
-        let leaves = all_leaves(&hidden, &weights, targets, temperature)?;
-        self.pending = Some(Pending { weights, hidden, targets: targets.to_vec(), temperature });
+        let mut leaves = all_leaves(&hidden, &weights, targets, temperature)?;
+        if !rows.is_empty() {
+            leaves.hidden = hidden.detach().index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?.flatten_all()?.to_vec1()?;
+        }
+        if leaves.hidden.iter().any(|value| !value.is_finite()) {
+            return Err(Error::NonFinite { what: "a hidden state".into() });
+        }
+        self.pending = Some(Pending { weights, hidden, targets: targets.to_vec(), rows: rows.to_vec(), temperature });
         Ok(leaves)
     }
 
     /// # Panics
     /// When there was no forward before it, or the gradients are not as many as its targets.
     fn backward(&mut self, _params: &Params, leaf_grads: &LeafGrads, grads: &mut [f32]) -> Result<()> {
-        let Pending { weights, hidden, targets, temperature } = self.pending.take().expect("backward follows a forward");
+        let Pending { weights, hidden, targets, rows, temperature } = self.pending.take().expect("backward follows a forward");
         assert_eq!(leaf_grads.logprobs.len(), targets.len(), "one gradient per target");
         let constant = |values: &[f32]| Tensor::from_slice(values, values.len(), &Device::Cpu);
         // Leaves to hidden states: each chunk is a graph of its own.
@@ -266,6 +281,10 @@ impl Engine for CandleEngine {
                 // Gradients of leaves come with the graph that made them; the product below would go on through it.
                 hidden_grad = hidden_grad.index_add(&index, &rows_grad.detach(), 0)?;
             }
+        }
+        if !rows.is_empty() {
+            let grad = Tensor::from_slice(&leaf_grads.hidden, (rows.len(), hidden.dim(1)?), &Device::Cpu)?;
+            hidden_grad = hidden_grad.index_add(&Tensor::new(rows, &Device::Cpu)?, &grad, 0)?;
         }
         // Hidden states to weights: the gradient of this product is `hidden_grad` at the hidden states.
         let store = (hidden * hidden_grad)?.sum_all()?.backward()?;
@@ -310,7 +329,7 @@ mod tests {
     fn coefficients(count: usize) -> LeafGrads {
         let stream = Stream::new(9, "coefficients", &[]);
         let draw = |from: usize| (from..from + count).map(|i| stream.normal_at(i as u64) as f32).collect::<Vec<_>>();
-        LeafGrads { logprobs: draw(0), entropies: Some(draw(count)) }
+        LeafGrads { logprobs: draw(0), entropies: Some(draw(count)), hidden: Vec::new() }
     }
 
     fn loss(leaves: &Leaves, by: &LeafGrads) -> f64 {
@@ -388,7 +407,7 @@ mod tests {
         let mut grads = vec![0.0; params.layout.len()];
         engine.backward(&params, &by, &mut grads).unwrap();
         // Equal targets' coefficients add up.
-        let mut summed = LeafGrads { logprobs: vec![0.0; few.len()], entropies: Some(vec![0.0; few.len()]) };
+        let mut summed = LeafGrads { logprobs: vec![0.0; few.len()], entropies: Some(vec![0.0; few.len()]), hidden: Vec::new() };
         for i in 0..many.len() {
             summed.logprobs[i % few.len()] += by.logprobs[i];
             summed.entropies.as_mut().unwrap()[i % few.len()] += by.entropies.as_ref().unwrap()[i];

@@ -1,6 +1,6 @@
 //! The seam between losses and the transformer.
 //!
-//! A loss is a small graph over per-token log-probabilities and entropies (the leaves). An [`Engine`] computes those for packed
+//! A loss is a small graph over per-token log-probabilities and entropies, and hidden states for heads (the leaves). An [`Engine`] computes those for packed
 //! tokens and takes their gradients back. Above the seam nobody knows how the transformer is evaluated; below it nobody knows
 //! losses. No engine materializes `[tokens, vocab]` for a whole batch.
 
@@ -69,6 +69,8 @@ pub struct Leaves {
     pub logprobs: Vec<f32>,
     /// Entropy of the distribution each target is drawn from, `[M]`, nats.
     pub entropies: Vec<f32>,
+    /// Last hidden states after the final norm of the rows that were asked for, `[H, d]`.
+    pub hidden: Vec<f32>,
 }
 
 /// Gradients of a loss by the leaves.
@@ -78,6 +80,8 @@ pub struct LeafGrads {
     pub logprobs: Vec<f32>,
     /// d loss / d entropy, `[M]`; None when the loss does not use entropies.
     pub entropies: Option<Vec<f32>>,
+    /// d loss / d hidden state, `[H, d]`; empty where no hidden states were asked for.
+    pub hidden: Vec<f32>,
 }
 
 /// Evaluates a transformer and its gradient.
@@ -88,9 +92,22 @@ pub trait Engine: Send {
     /// Last hidden states of all tokens, after the final norm, `[N, d]` in the order of [`Packed::tokens`]; nothing is kept.
     fn hidden(&mut self, params: &Params, packed: &Packed) -> crate::Result<Vec<f32>>;
 
-    /// The same numbers as [`Engine::evaluate`], and keeps what [`Engine::backward`] needs.
-    fn forward(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> crate::Result<Leaves>;
+    /// The same numbers as [`Engine::evaluate`], and the hidden states at `rows`, indices into [`Packed::tokens`] in any order. Keeps
+    /// what [`Engine::backward`] needs.
+    fn forward_with(
+        &mut self,
+        params: &Params,
+        packed: &Packed,
+        targets: &[Target],
+        rows: &[u32],
+        temperature: f32,
+    ) -> crate::Result<Leaves>;
 
-    /// Adds the gradient by all weights to `grads`, `[params.layout.len()]`, for the last [`Engine::forward`].
+    /// [`Engine::forward_with`] without hidden states.
+    fn forward(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> crate::Result<Leaves> {
+        self.forward_with(params, packed, targets, &[], temperature)
+    }
+
+    /// Adds the gradient by all weights to `grads`, `[params.layout.len()]`, for the last forward pass.
     fn backward(&mut self, params: &Params, leaf_grads: &LeafGrads, grads: &mut [f32]) -> crate::Result<()>;
 }

@@ -8,7 +8,7 @@
 //! - Prompts that several completions share are computed once, and their gradients are added up in the order of the segments.
 //! - Kept for the backward pass, a token and layer: both residual streams, queries, keys and values, attention's output and
 //!   log-sum-exps, gate and up. Norms' and SwiGLU's outputs, probabilities and logits are computed again, which costs little.
-//! - The output layer runs on rows that targets ask for, each once.
+//! - The output layer runs on rows that targets ask for, each once; hidden states that are asked for themselves stand behind them.
 //! - Results have the same bits for any number of threads: the kernels' invariant, and nothing here adds an order of its own.
 //!
 //! Held to the reference engine ([`super::candle`]) by tests, to PyTorch by the log-probabilities and loss curves of a real model.
@@ -78,9 +78,9 @@ impl NativeEngine {
         }
     }
 
-    fn prepare(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> Result<Plan> {
+    fn prepare(&mut self, params: &Params, packed: &Packed, targets: &[Target], rows: &[u32], temperature: f32) -> Result<Plan> {
         assert_eq!(params.data.len(), self.model.weights.len(), "the engine was made for a model of another shape");
-        let plan = Plan::new(&self.model.config, packed, targets, temperature)?;
+        let plan = Plan::new(&self.model.config, packed, targets, rows, temperature)?;
         self.model.rope.grow(plan.positions_end());
         Ok(plan)
     }
@@ -88,21 +88,30 @@ impl NativeEngine {
 
 impl Engine for NativeEngine {
     fn evaluate(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> Result<Leaves> {
-        let plan = self.prepare(params, packed, targets, temperature)?;
+        let plan = self.prepare(params, packed, targets, &[], temperature)?;
         let answer = forward::forward(&self.model, params, &plan, &mut self.passing, &mut self.scratch);
-        leaves(&plan, &answer)
+        leaves(&plan, &answer, Vec::new())
     }
 
     fn hidden(&mut self, params: &Params, packed: &Packed) -> Result<Vec<f32>> {
-        let plan = self.prepare(params, packed, &[], 1.0)?;
+        let plan = self.prepare(params, packed, &[], &[], 1.0)?;
         Ok(forward::hidden(&self.model, params, &plan, &mut self.passing, &mut self.scratch))
     }
 
-    fn forward(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> Result<Leaves> {
+    fn forward_with(
+        &mut self,
+        params: &Params,
+        packed: &Packed,
+        targets: &[Target],
+        rows: &[u32],
+        temperature: f32,
+    ) -> Result<Leaves> {
         self.last = None;
-        let plan = self.prepare(params, packed, targets, temperature)?;
+        let plan = self.prepare(params, packed, targets, rows, temperature)?;
         let answer = forward::forward(&self.model, params, &plan, &mut self.kept, &mut self.scratch);
-        let leaves = leaves(&plan, &answer)?;
+        let d = self.model.config.hidden_size;
+        let hidden = self.kept.hidden.read((plan.rows.len() + rows.len()) * d)[plan.rows.len() * d..].to_vec();
+        let leaves = leaves(&plan, &answer, hidden)?;
         self.last = Some((plan, answer));
         Ok(leaves)
     }
@@ -113,21 +122,25 @@ impl Engine for NativeEngine {
         let (plan, answer) = self.last.as_ref().expect("a forward pass comes before a backward pass");
         assert_eq!(grads.len(), self.model.weights.len(), "gradients have the shape of the weights");
         let (dlogprobs, dentropies) = plan.sort_gradients(leaf_grads);
-        let all = dlogprobs.iter().chain(dentropies.iter().flatten());
+        let all = dlogprobs.iter().chain(dentropies.iter().flatten()).chain(&leaf_grads.hidden);
         if let Some(gradient) = all.copied().find(|gradient| !gradient.is_finite()) {
             return Err(Error::NonFinite {
-                what: format!("a gradient of the loss by a log-probability or entropy ({gradient})"),
+                what: format!("a gradient of the loss by a log-probability, entropy or hidden state ({gradient})"),
             });
         }
         let incoming = plumb_kernels::cpu::logprob::LogprobGrads { logprobs: &dlogprobs, entropies: dentropies.as_deref() };
-        backward::backward(&self.model, params, plan, answer, incoming, &self.kept, &mut self.scratch, grads);
+        let dhidden = &leaf_grads.hidden;
+        backward::backward(&self.model, params, plan, answer, incoming, dhidden, &self.kept, &mut self.scratch, grads);
         Ok(())
     }
 }
 
-/// The kernel's answer in the order of the caller's targets.
-fn leaves(plan: &Plan, answer: &Logprobs) -> Result<Leaves> {
-    let leaves = plan.unsort(answer);
+/// The kernel's answer in the order of the caller's targets, with hidden states.
+fn leaves(plan: &Plan, answer: &Logprobs, hidden: Vec<f32>) -> Result<Leaves> {
+    if let Some(value) = hidden.iter().find(|value| !value.is_finite()) {
+        return Err(Error::NonFinite { what: format!("a hidden state ({value})") });
+    }
+    let leaves = Leaves { hidden, ..plan.unsort(answer) };
     let bad = leaves.logprobs.iter().zip(&leaves.entropies).position(|(l, h)| !(l.is_finite() && h.is_finite()));
     match bad {
         None => Ok(leaves),

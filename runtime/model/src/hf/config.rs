@@ -8,6 +8,9 @@ use super::malformed;
 use crate::config::{Architecture, Llama3Rope, ModelConfig};
 use crate::{Error, Result};
 
+/// How names of sequence-classification models end, where those of language models have `ForCausalLM`.
+const CLASSIFIER: &str = "ForSequenceClassification";
+
 /// What a `config.json` says: the model, and how its weights are drawn when there are none.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FolderConfig {
@@ -176,7 +179,6 @@ pub(crate) fn check(model: &ModelConfig) -> std::result::Result<(), String> {
 fn architecture(fields: &Fields) -> Result<(Architecture, bool)> {
     const SUPPORTED: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, and the same with \
                              ForSequenceClassification";
-    const CLASSIFIER: &str = "ForSequenceClassification";
     let Some(names) = fields.get("architectures") else {
         return match fields.get("model_type").and_then(Value::as_str) {
             Some("llama") => Ok((Architecture::Llama, false)),
@@ -249,7 +251,7 @@ pub(crate) fn token_ids(object: &Map<String, Value>, key: &str, path: &Path) -> 
 }
 
 /// The `config.json` of a model, for transformers 4 (rotary fields at the top) and 5 (`rope_parameters`) alike.
-pub(crate) fn to_json(model: &ModelConfig) -> Value {
+pub(crate) fn to_json(model: &ModelConfig, labels: Option<&[String]>) -> Value {
     let model_type = match model.architecture {
         Architecture::Llama => "llama",
         Architecture::Mistral => "mistral",
@@ -266,8 +268,10 @@ pub(crate) fn to_json(model: &ModelConfig) -> Value {
     }
     let scaling = if model.rope_scaling.is_some() { Value::Object(rope.clone()) } else { Value::Null };
     rope.insert("rope_theta".into(), model.rope_theta.into());
+    let architecture = json!(model.architecture).as_str().unwrap_or_default().to_owned();
+    let architecture = if labels.is_some() { architecture.replace("ForCausalLM", CLASSIFIER) } else { architecture };
     let mut object = json!({
-        "architectures": [model.architecture],
+        "architectures": [architecture],
         "model_type": model_type,
         "vocab_size": model.vocab_size,
         "hidden_size": model.hidden_size,
@@ -291,6 +295,12 @@ pub(crate) fn to_json(model: &ModelConfig) -> Value {
         "dtype": "float32",
         "use_cache": true,
     });
+    if let Some(labels) = labels {
+        let by_id = |(id, label): (usize, &String)| (id.to_string(), json!(label));
+        object["id2label"] = Value::Object(labels.iter().enumerate().map(by_id).collect());
+        let by_label = |(id, label): (usize, &String)| (label.clone(), json!(id));
+        object["label2id"] = Value::Object(labels.iter().enumerate().map(by_label).collect());
+    }
     match model.architecture {
         Architecture::Llama => {
             object["attention_bias"] = model.qkv_bias.into();

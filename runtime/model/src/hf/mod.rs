@@ -14,6 +14,7 @@ use crate::{Error, Result};
 
 pub use adapter::merge_adapter;
 pub(crate) use config::{FolderConfig, check, one_or_list, to_json};
+pub(crate) use weights::SCORE;
 
 /// Reads a folder's configuration, weights and tokenizer.
 pub(crate) fn load(folder: &Path) -> Result<LoadedModel> {

@@ -22,7 +22,7 @@ use crate::{Error, Result};
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// A classifier's head, `[labels, d]`.
-const SCORE: &str = "score.weight";
+pub(crate) const SCORE: &str = "score.weight";
 
 /// Reads all weights of a folder, and the head `[labels, d]` of a classifier with so many labels.
 pub(super) fn read(folder: &Path, config: ModelConfig, labels: Option<usize>) -> Result<(Params, Option<Vec<f32>>)> {

@@ -6,8 +6,8 @@
 use plumb_kernels::cpu::decode_attention::{KvSpan, decode_attention};
 use plumb_kernels::cpu::decode_rows::{rms_norm, rotate, swiglu};
 use plumb_kernels::cpu::isa::Isa;
-use plumb_kernels::cpu::packed_matmul::{PackedMatrix, WeightFormat, packed_bytes};
 use plumb_kernels::cpu::matmul::Precision;
+use plumb_kernels::cpu::packed_matmul::{PackedMatrix, WeightFormat, packed_bytes};
 use rayon::prelude::*;
 
 use super::kv_cache::{KvPool, PageTable};

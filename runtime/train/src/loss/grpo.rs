@@ -7,6 +7,7 @@ use plumb_core::recipe::{Grpo, KlEstimator, LossType};
 
 use super::dpo::PairStats;
 use super::importance::{self, SamplerStats};
+use super::reward::RewardStats;
 use crate::kl;
 
 /// The clipped objective's constants.
@@ -128,6 +129,8 @@ pub struct TokenStats {
     pub sampler: SamplerStats,
     /// Of pairs, where the loss is over them.
     pub pairs: PairStats,
+    /// Of rewards, where the loss is over those of pairs.
+    pub rewards: RewardStats,
 }
 
 impl TokenStats {

@@ -7,6 +7,7 @@
 pub mod dpo;
 pub mod grpo;
 pub mod importance;
+pub mod reward;
 pub mod sft;
 
 use candle_core::{Device, Tensor, Var, WithDType};

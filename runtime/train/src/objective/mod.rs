@@ -2,6 +2,7 @@
 
 pub mod dpo;
 pub mod grpo;
+pub mod reward_model;
 pub mod sft;
 
 use std::ops::Range;
@@ -37,12 +38,21 @@ pub trait Objective {
         Grain::Rows(1)
     }
 
+    /// Whether the loss is over scores of the policy's head and not over log-probabilities.
+    fn scores(&self) -> bool {
+        false
+    }
+
     /// Loss of rows as a scalar graph over their log-probabilities, `[M]` in the order of [`crate::pack::pack`]. The rows are whole
-    /// grains; losses of a step's grains add up.
+    /// grains; losses of a step's grains add up. Where the objective [scores](Objective::scores), it gets the rows' scores instead,
+    /// `[rows]` in float64.
     fn loss(&self, logprobs: &Tensor, rows: &[LossRow]) -> candle_core::Result<Tensor>;
 
     /// Counts rows, with the log-probabilities and entropies that the loss saw. The rows are whole grains.
     fn count(&self, stats: &mut TokenStats, rows: &[LossRow], leaves: &Leaves);
+
+    /// Counts the scores of rows that are whole grains.
+    fn count_scores(&self, _stats: &mut TokenStats, _scores: &[f64]) {}
 
     /// Writes what was counted over an update.
     fn report(&self, stats: &TokenStats, metrics: &mut MetricSet);

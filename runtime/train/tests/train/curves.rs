@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use plumb_core::recipe::{EngineKind, Stage};
 use plumb_kernels::cpu::global_norm::global_norm;
+use plumb_model::ScoreHead;
 use plumb_train::data::Sampler;
 use plumb_train::loss::grpo::{Totals, token_weight};
 use plumb_train::objective::Objective;
 use plumb_train::objective::dpo::Dpo;
 use plumb_train::objective::grpo::Grpo;
+use plumb_train::objective::reward_model::RewardModel;
 use plumb_train::objective::sft::Sft;
-use plumb_train::optimizer::{AdamW, clip_scale};
+use plumb_train::optimizer::clip_scale;
 use plumb_train::pack::LossRow;
 use plumb_train::policy::Policy;
 use plumb_train::stage::StageData;
@@ -66,19 +68,22 @@ fn stage(algorithm: &str, extra: &str) -> Stage {
 
 /// Takes the curve's steps with the parts that the training loop is made of.
 fn assert_follows(curve: &Value, policy: &mut Policy, objective: &dyn Objective, rows: &[LossRow], stage: &Stage) {
-    let (losses, norms) = (numbers::<f64>(&curve["loss"]), numbers::<f64>(&curve["grad_norm"]));
-    let mut optimizer = AdamW::new(&policy.params.layout);
-    let mut grads = vec![0.0; policy.params.data.len()];
-    for (step, (&loss, &norm)) in losses.iter().zip(&norms).enumerate() {
+    let losses = numbers::<f64>(&curve["loss"]);
+    // The reward model's curve has no norms.
+    let norms = curve.get("grad_norm").map(numbers::<f64>);
+    let mut optimizer = policy.optimizer();
+    let mut grads = vec![0.0; policy.weights_len()];
+    for (step, &loss) in losses.iter().enumerate() {
         grads.fill(0.0);
         let (got_loss, _) = policy.add_gradients(objective, rows, std::slice::from_ref(&(0..rows.len())), &mut grads).unwrap();
         let got_norm = global_norm(&grads);
-        for (what, got, want) in [("loss", got_loss, loss), ("gradient norm", got_norm, norm)] {
+        let norm = norms.as_ref().map(|norms| ("gradient norm", got_norm, norms[step]));
+        for (what, got, want) in [("loss", got_loss, loss)].into_iter().chain(norm) {
             let tolerance = 0.01 * want.abs() + 2e-3;
             assert!((got - want).abs() <= tolerance, "step {step}: {what} is {got}, the reference has {want}");
         }
         let rate = plumb_train::schedule::learning_rate(&stage.optimizer, step as u64, stage.max_steps);
-        optimizer.step(&mut policy.params, &grads, clip_scale(got_norm, stage.optimizer.max_grad_norm), rate, &stage.optimizer);
+        policy.step(&mut optimizer, &grads, clip_scale(got_norm, stage.optimizer.max_grad_norm), rate, &stage.optimizer);
     }
 }
 
@@ -105,6 +110,16 @@ fn golden_dpo_curve_of_the_real_model() {
     let initial = policy.logprobs(&rows, 2, 1.0).unwrap();
     rows.iter_mut().zip(initial).for_each(|(row, initial)| row.ref_logprobs = initial);
     let objective = Dpo { stage: &stage, data: &data, sampler: Sampler::new(0, 0, 1, 1).unwrap() };
+    assert_follows(&curve, &mut policy, &objective, &rows, &stage);
+}
+
+#[test]
+fn golden_reward_model_curve_of_the_real_model() {
+    let Some(mut policy) = policy() else { return };
+    let (curve, data) = (reference("curve-reward.json"), StageData::default());
+    let (stage, rows) = (stage("reward-model", ""), pairs(&curve));
+    policy.add_head(ScoreHead { labels: vec!["LABEL_0".into()], weights: numbers(&curve["head_init"]) });
+    let objective = RewardModel { stage: &stage, data: &data, sampler: Sampler::new(0, 0, 1, 1).unwrap() };
     assert_follows(&curve, &mut policy, &objective, &rows, &stage);
 }
 

@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use plumb_core::recipe::{Dpo, DpoLoss};
 use plumb_train::loss::differentiate;
 use plumb_train::loss::dpo::{PairLogps, PairStats, dpo, sequence_logps};
+use plumb_train::loss::reward::{RewardStats, bradley_terry};
 use serde_json::Value;
 
 /// What an operation gives: names and numbers, flat.
@@ -23,6 +24,7 @@ fn answer(method: &str, operation: &str, params: &Value, inputs: &Value) -> Opti
         ("13-daa-overoptimisation", "daa_loss") if params["length_alpha"] == 0.0 && params["ipo_form"] != "gpo" => {
             Some(over_sums(params, inputs))
         }
+        (_, "bradley_terry_loss" | "bt_ranking_loss" | "bt_reward_model_loss" | "bradley_terry") => Some(over_rewards(inputs)),
         _ => None,
     }
 }
@@ -139,11 +141,43 @@ fn over_tokens(params: &Value, inputs: &Value) -> Answer {
     with_gradients(answer, gradients, "")
 }
 
+fn over_rewards(inputs: &Value) -> Answer {
+    let rewards = [flat(&inputs["chosen_rewards"]), flat(&inputs["rejected_rewards"])];
+    let pairs = rewards[0].len();
+    let losses = |both: &Tensor| {
+        let margins = both.narrow(0, 0, pairs)?.zeros_like()?;
+        bradley_terry(&both.narrow(0, 0, pairs)?, &both.narrow(0, pairs, pairs)?, &margins, 0.0)
+    };
+    let (loss, mut of_chosen) = differentiate(&rewards.concat(), |both| losses(both)?.mean_all()).unwrap();
+    let of_rejected = of_chosen.split_off(pairs);
+    let mut stats = RewardStats::default();
+    rewards[0].iter().zip(&rewards[1]).for_each(|(&chosen, &rejected)| stats.add(chosen, rejected));
+    let mut answer: Answer = BTreeMap::from([
+        ("loss".into(), vec![loss]),
+        ("losses".into(), losses(&tensor(&rewards.concat())).unwrap().to_vec1().unwrap()),
+        ("accuracy".into(), vec![stats.metrics()[0].1]),
+    ]);
+    for (side, gradient) in [("chosen", of_chosen), ("rejected", of_rejected)] {
+        for prefix in ["d_loss_d", "grad", "d"] {
+            answer.insert(format!("{prefix}_{side}_rewards"), gradient.clone());
+        }
+    }
+    answer
+}
+
 #[test]
 fn golden_cases_of_preference_losses_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join("tests/golden");
     let mut covered: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for method in ["01-online-iterative-rlhf", "13-daa-overoptimisation", "27-dpo"] {
+    for method in [
+        "01-online-iterative-rlhf",
+        "13-daa-overoptimisation",
+        "15-tool-augmented-rm",
+        "21-reward-consistency",
+        "22-dpo-implicit-rm",
+        "27-dpo",
+        "37-skywork-reward-v2",
+    ] {
         let text = std::fs::read_to_string(folder.join(format!("{method}.json"))).unwrap();
         let file: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(file["method"], method);
@@ -169,4 +203,13 @@ fn golden_cases_of_preference_losses_pass() {
     assert_eq!(count("27-dpo", "dpo_loss"), 5);
     assert_eq!(count("27-dpo", "dpo_loss_tokens"), 1);
     assert_eq!(count("27-dpo", "sequence_logprob"), 2);
+    for (method, operation) in [
+        ("01-online-iterative-rlhf", "bradley_terry_loss"),
+        ("15-tool-augmented-rm", "bt_ranking_loss"),
+        ("21-reward-consistency", "bt_reward_model_loss"),
+        ("22-dpo-implicit-rm", "bt_reward_model_loss"),
+        ("37-skywork-reward-v2", "bradley_terry"),
+    ] {
+        assert_eq!(count(method, operation), 1, "{method}");
+    }
 }

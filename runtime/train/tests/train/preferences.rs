@@ -1,6 +1,8 @@
 use std::path::Path;
 
 use plumb_core::recipe::{DpoLoss, EngineKind, Recipe};
+use plumb_model::engine::Precision;
+use plumb_train::policy::Policy;
 use plumb_train::run::{MetricSet, read_metrics};
 use plumb_train::{Error, train};
 
@@ -14,6 +16,16 @@ max_steps = 20
 data = { train = ['pairs.jsonl'], prompt = { chat = false } }
 dpo = { batch_size = 8, beta = 0.5 }
 optimizer = { learning_rate = 3e-3, lr_scheduler_type = 'constant' }
+";
+
+const REWARD_MODEL: &str = "
+[[stages]]
+name = 'rm'
+algorithm = 'reward-model'
+max_steps = 30
+data = { train = ['pairs.jsonl'], prompt = { chat = false } }
+reward_model = { batch_size = 8 }
+optimizer = { learning_rate = 5e-3, lr_scheduler_type = 'constant' }
 ";
 
 /// A recipe over pairs that prefer an answer which repeats its prompt's first letter to one of another letter.
@@ -93,19 +105,90 @@ fn parts_of_a_step_never_divide_a_pair_and_give_the_same_step() {
 }
 
 #[test]
-fn resumed_dpo_run_goes_on_bit_for_bit() {
+fn resumed_runs_over_pairs_go_on_bit_for_bit() {
+    for stages in [DPO, REWARD_MODEL] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut whole = pairs(folder.path(), stages);
+        whole.stages[0].max_steps = 6;
+        whole.checkpoints.save_steps = 3;
+        run(&whole, folder.path(), "whole", &Closures::default(), &mut ());
+        let weights = |run: &str| std::fs::read(folder.path().join(run).join("model/model.safetensors")).unwrap();
+        // Runs whose newest checkpoint is that of step 3 or of the last one.
+        for missing in [true, false] {
+            let name = format!("part-{missing}");
+            run(&whole, folder.path(), &name, &Closures::default(), &mut ());
+            if missing {
+                std::fs::remove_dir_all(folder.path().join(&name).join("checkpoints/step-00000006")).unwrap();
+            }
+            train(&request(&whole, folder.path(), &name, true), &Closures::default(), &mut ()).unwrap();
+            assert_eq!(timeless_metrics(&folder.path().join("whole")), timeless_metrics(&folder.path().join(&name)));
+            assert_eq!(weights("whole"), weights(&name));
+        }
+    }
+}
+
+#[test]
+fn reward_model_ranks_the_pairs_with_either_engine_and_its_folder_scores() {
+    for engine in [EngineKind::Native, EngineKind::Candle] {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = Recipe { engine, ..pairs(folder.path(), REWARD_MODEL) };
+        let steps = metrics_of(&recipe, folder.path(), "run");
+        let of = |step: usize, name: &str| steps[step].get(name).unwrap();
+        assert!(of(0, "loss") > 0.6 && of(29, "loss") < 0.2, "{engine:?}: {} to {}", of(0, "loss"), of(29, "loss"));
+        assert!(of(29, "accuracy") > 0.9 && of(29, "margin") > 1.0, "{engine:?}: {}", of(29, "accuracy"));
+        assert!(of(29, "min_reward") < of(29, "mean_reward") && of(29, "mean_reward") < of(29, "max_reward"));
+
+        // What was written is a classifier with one score, and it ranks by the last token's hidden state.
+        let saved = plumb_model::load(&folder.path().join("run/model")).unwrap();
+        let head = saved.score.clone().expect("a score head");
+        assert_eq!(head.labels, ["LABEL_0"]);
+        let mut model = Policy::new(saved, EngineKind::Native, Precision::default());
+        let mut score = |text: &str| {
+            let mut tokens = model.tokenizer.encode(text).unwrap();
+            tokens.extend(&model.params.config.eos_token_ids);
+            let width = model.params.config.hidden_size;
+            let hidden = model.hidden(&tokens).unwrap();
+            head.scores(&hidden[hidden.len() - width..])[0]
+        };
+        assert!(score("acaaa") > score("acba") && score("dbddd") > score("dbad"));
+    }
+}
+
+#[test]
+fn margins_and_centring_change_what_a_reward_model_learns() {
     let folder = tempfile::tempdir().unwrap();
-    let mut whole = pairs(folder.path(), DPO);
-    whole.stages[0].max_steps = 6;
-    whole.checkpoints.save_steps = 3;
-    run(&whole, folder.path(), "whole", &Closures::default(), &mut ());
-    // A run whose newest checkpoint is that of step 3.
-    run(&whole, folder.path(), "part", &Closures::default(), &mut ());
-    std::fs::remove_dir_all(folder.path().join("part/checkpoints/step-00000006")).unwrap();
-    train(&request(&whole, folder.path(), "part", true), &Closures::default(), &mut ()).unwrap();
-    assert_eq!(timeless_metrics(&folder.path().join("whole")), timeless_metrics(&folder.path().join("part")));
-    let weights = |run: &str| std::fs::read(folder.path().join(run).join("model/model.safetensors")).unwrap();
-    assert_eq!(weights("whole"), weights("part"));
+    let plain = pairs(folder.path(), REWARD_MODEL);
+    let mut centred = plain.clone();
+    centred.stages[0].reward_model.center_rewards_coefficient = 1.0;
+    let last = |recipe: &Recipe, name: &str| metrics_of(recipe, folder.path(), name).pop().unwrap();
+    let (without, with) = (last(&plain, "plain"), last(&centred, "centred"));
+    let mean = |set: &MetricSet| set.get("mean_reward").unwrap().abs();
+    assert!(mean(&with) < 0.1 && mean(&with) <= mean(&without) + 0.05, "{} and {}", mean(&with), mean(&without));
+    let path = folder.path().join("pairs.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap().replace("\"chosen\"", "\"margin\": 3, \"chosen\"");
+    std::fs::write(&path, text).unwrap();
+    let wide = last(&plain, "wide");
+    assert!(wide.get("margin").unwrap() > without.get("margin").unwrap(), "{:?}", wide.get("margin"));
+}
+
+#[test]
+fn reward_models_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = pairs(folder.path(), REWARD_MODEL);
+    let key = |recipe: &Recipe| match train(&request(recipe, folder.path(), "run", false), &Closures::default(), &mut ()) {
+        Err(Error::Recipe { key, .. }) => key,
+        other => panic!("{other:?}"),
+    };
+    let mut early = good.clone();
+    early.stages.push(pairs(folder.path(), DPO).stages.remove(0));
+    assert_eq!(key(&early), "stages.rm.algorithm");
+    let mut evaluated = good.clone();
+    evaluated.stages[0].eval = Some(toml::from_str("files = ['pairs.jsonl']\nreward = { plugin = 'share-of-c' }").unwrap());
+    assert_eq!(key(&evaluated), "stages.rm.eval");
+    let line = r#"{"prompt": "ab", "chosen": "a", "rejected": "b", "margin": "wide"}"#;
+    std::fs::write(folder.path().join("pairs.jsonl"), line).unwrap();
+    let error = train(&request(&good, folder.path(), "run", false), &Closures::default(), &mut ()).unwrap_err();
+    assert!(error.to_string().ends_with("stage `rm`: column `margin` is \"wide\", not a number"), "{error}");
 }
 
 #[test]

@@ -58,11 +58,11 @@ pub(super) struct Activations {
     pub layers: Vec<LayerActivations>,
     /// The residual stream `[n, d]` before each block, between its halves, and after the last: `2·layers + 1`.
     pub streams: Vec<Buffer>,
-    /// Rows of the last stream that targets ask for, `[rows, d]`.
+    /// Rows of the last stream that are asked for, `[rows + H, d]`: the plan's `hidden_rows`.
     pub target_rows: Buffer,
-    /// Their inverse root mean squares, `[rows]`.
+    /// Their inverse root mean squares, `[rows + H]`.
     pub final_r: Buffer,
-    /// The same rows after the last norm, `[rows, d]`.
+    /// The same rows after the last norm, `[rows + H, d]`.
     pub hidden: Buffer,
 }
 

@@ -33,19 +33,25 @@ pub(super) fn backward(
     plan: &Plan,
     answer: &Logprobs,
     incoming: LogprobGrads,
+    incoming_hidden: &[f32],
     activations: &Activations,
     scratch: &mut Scratch,
     grads: &mut [f32],
 ) {
-    let (n, rows, d) = (plan.tokens.len(), plan.rows.len(), model.config.hidden_size);
-    let weights = &model.weights;
+    let (n, rows, d) = (plan.tokens.len(), plan.hidden_rows.len(), model.config.hidden_size);
+    let (weights, of_targets) = (&model.weights, plan.rows.len() * d);
+    assert_eq!(incoming_hidden.len() + of_targets, rows * d, "a gradient for each hidden state");
     if rows == 0 {
         return;
     }
     let hidden = activations.hidden.read(rows * d);
     let dhidden = scratch.dhidden.writable(rows * d);
     let output = &mut grads[weights.output.clone()];
-    logprob_backward(head(model, params, plan, hidden), answer, incoming, scratch.logits.vec(), dhidden, output);
+    dhidden[of_targets..].copy_from_slice(incoming_hidden);
+    if of_targets > 0 {
+        let head = head(model, params, plan, &hidden[..of_targets]);
+        logprob_backward(head, answer, incoming, scratch.logits.vec(), &mut dhidden[..of_targets], output);
+    }
 
     let dtarget_rows = scratch.dtarget_rows.writable(rows * d);
     dtarget_rows.fill(0.0);
@@ -54,7 +60,7 @@ pub(super) fn backward(
     rms_norm_backward(dhidden, x, norm, final_r, dtarget_rows, &mut grads[weights.final_norm.clone()]);
     let dstream = scratch.dstream.writable(n * d);
     dstream.fill(0.0);
-    scatter_add_rows(dtarget_rows, &plan.rows, d, dstream);
+    scatter_add_rows(dtarget_rows, &plan.hidden_rows, d, dstream);
 
     for (layer, layer_weights) in weights.layers.iter().enumerate().rev() {
         feed_forward(model, &params.data, n, layer, layer_weights, activations, scratch, grads);

@@ -39,7 +39,7 @@ fn linear(precision: Precision, store: Store, x: &[f32], w: &[f32], y: &mut [f32
     matmul(precision, store, MatrixMut::new(y, n, outputs), Matrix::new(x, n, inputs), Matrix::new(w, outputs, inputs).t());
 }
 
-/// Log-probabilities of the plan's targets; leaves in `activations` as many layers as it has room for.
+/// Log-probabilities of the plan's targets; leaves the hidden states of its rows and in `activations` as many layers as it has room for.
 pub(super) fn forward(
     model: &Model,
     params: &Params,
@@ -50,13 +50,13 @@ pub(super) fn forward(
     let (n, d) = (plan.tokens.len(), model.config.hidden_size);
     let weights = &model.weights;
     let last = blocks(model, params, plan, activations, scratch);
-    let rows = plan.rows.len();
+    let rows = plan.hidden_rows.len();
     let Activations { streams, target_rows, final_r, hidden, .. } = activations;
     let target_rows = target_rows.writable(rows * d);
-    gather_rows(streams[last].read(n * d), &plan.rows, d, target_rows);
+    gather_rows(streams[last].read(n * d), &plan.hidden_rows, d, target_rows);
     let hidden = hidden.writable(rows * d);
     rms_norm(target_rows, &params.data[weights.final_norm.clone()], model.eps(), hidden, final_r.writable(rows));
-    logprob(head(model, params, plan, hidden), scratch.logits.vec())
+    logprob(head(model, params, plan, &hidden[..plan.rows.len() * d]), scratch.logits.vec())
 }
 
 /// All tokens' last hidden states after the final norm, `[n, d]`.

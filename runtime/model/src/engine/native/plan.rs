@@ -16,6 +16,8 @@ pub(super) struct Plan {
     pub spans: Vec<Span>,
     /// Distinct rows that targets ask for, ascending, `[rows]`.
     pub rows: Vec<u32>,
+    /// `rows` and behind them those whose hidden states are asked for, in the caller's order, `[rows + H]`.
+    pub hidden_rows: Vec<u32>,
     /// Sorted targets of row i are `row_ends[i - 1]..row_ends[i]`, `[rows]`.
     pub row_ends: Vec<usize>,
     /// Token of each sorted target, `[m]`.
@@ -31,14 +33,21 @@ impl Plan {
     ///
     /// # Panics
     /// When a token or a row does not exist, or the temperature is not positive.
-    pub(super) fn new(config: &ModelConfig, packed: &Packed, targets: &[Target], temperature: f32) -> Result<Self> {
+    pub(super) fn new(
+        config: &ModelConfig,
+        packed: &Packed,
+        targets: &[Target],
+        hidden: &[u32],
+        temperature: f32,
+    ) -> Result<Self> {
         assert!(temperature > 0.0, "a temperature of {temperature}");
         let vocab = config.vocab_size;
         let known = |token: u32| (token as usize) < vocab;
         assert!(packed.tokens.iter().all(|&token| known(token)), "a token is outside the vocabulary of {vocab}");
         assert!(targets.iter().all(|target| known(target.token)), "a target is outside the vocabulary of {vocab}");
         let n = packed.tokens.len();
-        assert!(targets.iter().all(|target| (target.row as usize) < n), "a target asks for a row outside the {n} tokens");
+        let asked = targets.iter().map(|target| target.row).chain(hidden.iter().copied());
+        assert!(asked.into_iter().all(|row| (row as usize) < n), "a row outside the {n} tokens is asked for");
 
         let mut positions = Vec::with_capacity(n);
         for (index, segment) in packed.segments.iter().enumerate() {
@@ -66,6 +75,7 @@ impl Plan {
             tokens: packed.tokens.clone(),
             positions,
             spans: packed.segments.iter().map(|s| Span { start: s.start, len: s.len, prefix: s.prefix }).collect(),
+            hidden_rows: rows.iter().chain(hidden).copied().collect(),
             rows,
             row_ends,
             target_tokens: order.iter().map(|&i| targets[i].token).collect(),
@@ -87,7 +97,8 @@ impl Plan {
 
     /// Numbers of sorted targets and rows in the caller's order.
     pub(super) fn unsort(&self, answer: &Logprobs) -> Leaves {
-        let mut leaves = Leaves { logprobs: vec![0.0; self.order.len()], entropies: vec![0.0; self.order.len()] };
+        let zeros = vec![0.0; self.order.len()];
+        let mut leaves = Leaves { logprobs: zeros.clone(), entropies: zeros, hidden: Vec::new() };
         for ((&target, row), &logprob) in self.order.iter().zip(self.target_rows()).zip(&answer.logprobs) {
             leaves.logprobs[target] = logprob;
             leaves.entropies[target] = answer.entropies[row];
@@ -123,7 +134,7 @@ mod tests {
         packed.push(&[4, 5], Some(prompt));
         packed.push(&[6], Some(prompt));
         let targets = [(4, 9), (2, 4), (0, 2), (2, 6)].map(|(row, token)| Target { row, token });
-        Plan::new(&tiny_config(), &packed, &targets, 1.0).expect("a plan")
+        Plan::new(&tiny_config(), &packed, &targets, &[], 1.0).expect("a plan")
     }
 
     #[test]
@@ -147,7 +158,7 @@ mod tests {
         let leaves = plan.unsort(&answer);
         assert_eq!(leaves.logprobs, [4.0, 2.0, 1.0, 3.0]);
         assert_eq!(leaves.entropies, [30.0, 20.0, 10.0, 20.0]);
-        let grads = LeafGrads { logprobs: leaves.logprobs, entropies: Some(vec![1.0, 2.0, 4.0, 8.0]) };
+        let grads = LeafGrads { logprobs: leaves.logprobs, entropies: Some(vec![1.0, 2.0, 4.0, 8.0]), ..LeafGrads::default() };
         assert_eq!(plan.sort_gradients(&grads), (answer.logprobs, Some(vec![4.0, 10.0, 1.0])));
     }
 
@@ -157,8 +168,8 @@ mod tests {
         let mut packed = Packed::default();
         let prompt = packed.push(&[1, 2, 3], None);
         packed.push(&[4], Some(prompt));
-        assert!(Plan::new(&config, &packed, &[], 1.0).is_ok());
+        assert!(Plan::new(&config, &packed, &[], &[], 1.0).is_ok());
         packed.push(&[4, 5], Some(prompt));
-        assert!(matches!(Plan::new(&config, &packed, &[], 1.0), Err(Error::TooLong { length: 5, limit: 4 })));
+        assert!(matches!(Plan::new(&config, &packed, &[], &[], 1.0), Err(Error::TooLong { length: 5, limit: 4 })));
     }
 }

@@ -129,7 +129,7 @@ fn pack_plain() -> (Packed, Vec<Target>) {
 fn leaf_grads(m: usize, with_entropies: bool) -> LeafGrads {
     let mut next = noise(11);
     let mut numbers = || (0..m).map(|_| next()).collect::<Vec<_>>();
-    LeafGrads { logprobs: numbers(), entropies: with_entropies.then(&mut numbers) }
+    LeafGrads { logprobs: numbers(), entropies: with_entropies.then(&mut numbers), hidden: Vec::new() }
 }
 
 /// Leaves and gradients of one forward and backward.
@@ -191,6 +191,35 @@ fn native_hidden_states_equal_those_of_the_reference_engine() {
             let got = NativeEngine::with_precision(&config, precision).hidden(&params, &packed).expect("hidden states");
             assert_eq!(got.len(), packed.tokens.len() * config.hidden_size);
             assert_close(&got, &expected, tolerance, name);
+        }
+    }
+}
+
+#[test]
+fn hidden_states_are_leaves_beside_log_probabilities_in_both_engines() {
+    for (name, config) in configs() {
+        let params = random_params(&config);
+        let (packed, targets) = pack(true);
+        // One row twice, one that a target asks for too, and the last.
+        let rows = [2, targets[0].row, packed.tokens.len() as u32 - 1, 2];
+        let mut next = noise(12);
+        let hidden: Vec<f32> = (0..rows.len() * config.hidden_size).map(|_| next()).collect();
+        for some in [&targets[..], &[]] {
+            let grads = LeafGrads { hidden: hidden.clone(), ..leaf_grads(some.len(), false) };
+            let run = |engine: &mut dyn Engine| {
+                let leaves = engine.forward_with(&params, &packed, some, &rows, 0.8).expect("forward");
+                let mut sums = vec![0.0; params.data.len()];
+                engine.backward(&params, &grads, &mut sums).expect("backward");
+                (leaves, sums)
+            };
+            let (got, expected) = (run(&mut NativeEngine::new(&config)), run(&mut CandleEngine::new(&config)));
+            assert_same(&params, &got, &expected, name);
+            assert_close(&got.0.hidden, &expected.0.hidden, 1e-5, name);
+            let all = NativeEngine::new(&config).hidden(&params, &packed).expect("hidden states");
+            let d = config.hidden_size;
+            let asked: Vec<f32> = rows.iter().flat_map(|&row| all[row as usize * d..][..d].to_vec()).collect();
+            assert_close(&got.0.hidden, &asked, 1e-6, name);
+            assert!(expected.1.iter().any(|g| g.abs() > 0.1), "gradients are not trivial");
         }
     }
 }

@@ -1,0 +1,73 @@
+//! A reward model from the pairs of the data.
+
+use candle_core::{Device, Tensor};
+use plumb_core::recipe::Stage;
+use plumb_model::engine::Leaves;
+
+use super::{Grain, Lesson, Objective, length_metrics};
+use crate::data::Sampler;
+use crate::error::Result;
+use crate::loss::grpo::TokenStats;
+use crate::loss::reward::bradley_terry;
+use crate::models::Served;
+use crate::pack::LossRow;
+use crate::plugins::StagePlugins;
+use crate::run::{MetricSet, StepRecord};
+use crate::stage::{StageData, pair_rows};
+
+/// The Bradley-Terry loss over the scores of the policy's head: the mean over the step's pairs.
+///
+/// Rows come in twos, the chosen answer before the rejected one. Their `token_weight` is the pair's weight in the loss.
+pub struct RewardModel<'a> {
+    /// The stage in the recipe.
+    pub stage: &'a Stage,
+    /// Its pairs.
+    pub data: &'a StageData,
+    /// Which pairs a step takes.
+    pub sampler: Sampler,
+}
+
+impl Objective for RewardModel<'_> {
+    fn prepare(&mut self, _models: &mut Served<'_>, _plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson> {
+        let (chosen, mut metrics) = (self.sampler.batch(batch), Vec::new());
+        let (rows, parts) = pair_rows(self.data, &chosen, self.stage.optimizer.gradient_accumulation_steps);
+        length_metrics(&rows.iter().map(|row| row.completion.len()).collect::<Vec<_>>(), &mut metrics);
+        let prompt_ids = chosen.iter().map(|&i| self.data.examples[i].prompt.id).collect();
+        Ok(Lesson {
+            parts,
+            tokens: rows.iter().map(|row| (row.prompt.len() + row.completion.len()) as u64).sum(),
+            rows,
+            metrics,
+            record: StepRecord { stage: self.stage.name.clone(), step, prompt_ids, ..StepRecord::default() },
+            ..Lesson::default()
+        })
+    }
+
+    fn grain(&self) -> Grain {
+        Grain::Rows(2)
+    }
+
+    fn scores(&self) -> bool {
+        true
+    }
+
+    fn loss(&self, scores: &Tensor, rows: &[LossRow]) -> candle_core::Result<Tensor> {
+        let both = scores.reshape((rows.len() / 2, 2))?;
+        let side = |i| both.narrow(1, i, 1)?.contiguous()?.squeeze(1);
+        let of_pairs = |value: fn(&LossRow) -> f64| Tensor::from_iter(rows.chunks(2).map(|pair| value(&pair[0])), &Device::Cpu);
+        let centre = self.stage.reward_model.center_rewards_coefficient;
+        let losses = bradley_terry(&side(0)?, &side(1)?, &of_pairs(|row| row.margin)?, centre)?;
+        (losses * of_pairs(|row| row.token_weight)?)?.sum_all()
+    }
+
+    /// There are scores instead.
+    fn count(&self, _stats: &mut TokenStats, _rows: &[LossRow], _leaves: &Leaves) {}
+
+    fn count_scores(&self, stats: &mut TokenStats, scores: &[f64]) {
+        scores.chunks(2).for_each(|pair| stats.rewards.add(pair[0], pair[1]));
+    }
+
+    fn report(&self, stats: &TokenStats, metrics: &mut MetricSet) {
+        stats.rewards.metrics().into_iter().for_each(|(name, value)| metrics.set(name, value));
+    }
+}
