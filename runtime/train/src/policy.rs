@@ -261,7 +261,7 @@ impl Policy {
         }
         self.engine.backward(&self.params, &LeafGrads { hidden, ..LeafGrads::default() }, of_model)?;
         self.times.forward_s += forward.as_secs_f64();
-        self.times.backward_s += (start.elapsed() - forward).as_secs_f64();
+        self.times.backward_s += start.elapsed().as_secs_f64() - forward.as_secs_f64();
         Ok(loss)
     }
 

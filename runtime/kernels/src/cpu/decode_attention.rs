@@ -193,7 +193,7 @@ mod tests {
         (pages, table)
     }
 
-    fn span<'a>((pages, table): &'a (Vec<AlignedBuffer>, Vec<u32>), head_dim: usize, len: usize) -> KvSpan<'a> {
+    fn span((pages, table): &(Vec<AlignedBuffer>, Vec<u32>), head_dim: usize, len: usize) -> KvSpan<'_> {
         KvSpan { pages, table, offset: head_block(head_dim), len }
     }
 

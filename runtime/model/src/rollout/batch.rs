@@ -309,7 +309,7 @@ impl<'a> Batch<'a> {
 
     /// The line of logits that completions will begin with which are not started yet, if it is in this pass.
     fn next_group_line(&self) -> Option<usize> {
-        let started = self.next % self.request.num_generations > 0;
+        let started = !self.next.is_multiple_of(self.request.num_generations);
         let group = self.groups.last().filter(|_| started)?;
         let last = self.rows.last().filter(|row| row.completion.is_none() && row.prompt == group.table)?;
         (last.position + 1 == last.prompt_len).then(|| self.sampled.len() - 1)

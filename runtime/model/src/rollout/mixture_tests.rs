@@ -95,7 +95,7 @@ impl Dice {
 
     /// Prompts that begin with parts of a few texts, some of them nothing else, at and around the ends of pages.
     fn prompts(&mut self) -> Vec<Prompt> {
-        let texts: Vec<Vec<u32>> = (0..1 + self.below(3)).map(|_| self.tokens(80)).collect();
+        let texts: Vec<Vec<u32>> = (0..=self.below(3)).map(|_| self.tokens(80)).collect();
         let count = 1 + self.below(8) as u64;
         let prompt = |id| {
             let cut = self.pick(&[0, 15, 16, 17, 32, 33, 48, 64, 79]);
@@ -135,7 +135,7 @@ impl Dice {
 fn prop_any_mixture_gives_each_completion_the_bits_that_it_has_by_itself() {
     let mut models = [params(config()), repetitive(config())].map(|params| {
         let engine = RolloutEngine::new(&params, 1).expect("a sound model");
-        (Decoder::new(&params, WeightFormat::F32), engine)
+        (Decoder::new(&params, WeightFormat::F32, Precision::default()), engine)
     });
     let pools = [1, 3].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool"));
     let mut all = RolloutStats::default();
@@ -250,7 +250,7 @@ fn memory_estimate_is_what_a_call_allocates_when_no_completion_ends_early() {
         let params = params(ModelConfig { tie_word_embeddings: tied, ..config() });
         let mut prompts = prompts(&[30, 70, 5, 33]);
         prompts.push(Prompt { id: 50, tokens: prompts[1].tokens[..60].to_vec() });
-        let options = RolloutOptions { max_batch: 15, weights: format, speculation: None };
+        let options = RolloutOptions { weights: format, ..15.into() };
         for sampling in [SamplingParams::neutral(60), sampling()] {
             let sampling = SamplingParams { ignore_eos: true, ..sampling };
             let mut engine = RolloutEngine::new(&params, options).expect("a sound model");

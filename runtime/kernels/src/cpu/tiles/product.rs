@@ -263,9 +263,7 @@ impl PackedB {
             let mut lanes = [0.0; TILE_LEN];
             for (j, target) in panel.chunks_exact_mut(2 * planes.count() * TILE_LEN).enumerate() {
                 let steps = j * TILE_K..k.min((j + 1) * TILE_K);
-                for (tile, target) in
-                    [0, TILE_LEN].into_iter().enumerate().map(|(tile, at)| (tile, &mut target[at..] as *mut [u16]))
-                {
+                for (tile, target) in [&raw mut target[0], &raw mut target[TILE_LEN]].into_iter().enumerate() {
                     let rows = rows.get(tile * TILE..).unwrap_or_default();
                     let rows = &rows[..rows.len().min(TILE)];
                     for (lane, row) in lanes.chunks_exact_mut(TILE_K).zip(rows) {
@@ -279,7 +277,7 @@ impl PackedB {
                         steps: steps.len(),
                     };
                     // SAFETY: `lanes` holds the source; the target has room for the tile's planes; the machine has the instructions.
-                    unsafe { pack_tile(source, Form::Pairs, planes, target.cast(), 2 * TILE_LEN) };
+                    unsafe { pack_tile(source, Form::Pairs, planes, target, 2 * TILE_LEN) };
                 }
             }
         });

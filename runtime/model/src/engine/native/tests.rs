@@ -212,9 +212,13 @@ fn hidden_states_are_leaves_beside_log_probabilities_in_both_engines() {
                 engine.backward(&params, &grads, &mut sums).expect("backward");
                 (leaves, sums)
             };
-            let (got, expected) = (run(&mut NativeEngine::new(&config)), run(&mut CandleEngine::new(&config)));
-            assert_same(&params, &got, &expected, name);
-            assert_close(&got.0.hidden, &expected.0.hidden, 1e-5, name);
+            let expected = run(&mut CandleEngine::new(&config));
+            for (precision, tolerance) in TOLERANCES {
+                let got = run(&mut NativeEngine::with_precision(&config, precision));
+                assert_same(&params, &got, &expected, tolerance, name);
+                assert_close(&got.0.hidden, &expected.0.hidden, tolerance, name);
+            }
+            let got = run(&mut NativeEngine::new(&config));
             let all = NativeEngine::new(&config).hidden(&params, &packed).expect("hidden states");
             let d = config.hidden_size;
             let asked: Vec<f32> = rows.iter().flat_map(|&row| all[row as usize * d..][..d].to_vec()).collect();

@@ -158,7 +158,7 @@ impl<'a> Grpo<'a> {
 
 fn options(rollout: &Rollout) -> RolloutOptions {
     let speculation = rollout.speculation.map(|recipe::Speculation { max_draft, ngram }| Speculation { max_draft, ngram });
-    RolloutOptions { max_batch: rollout.max_batch, weights: weight_format(rollout.weights), speculation }
+    RolloutOptions { weights: weight_format(rollout.weights), speculation, ..RolloutOptions::from(rollout.max_batch) }
 }
 
 fn weight_format(weights: RolloutWeights) -> WeightFormat {
