@@ -153,7 +153,7 @@ NOTES = [
     "llama-batched-bench has no sampler and keeps no log-probabilities: it decodes given tokens. plumb's figure includes both. Its keys and values are float16, plumb's float32.",
     "Whole rollouts, prompts included. plumb has 4 prompts with 8 completions each. llama-batched-bench knows either one prompt that all 32 share (a quarter of plumb's prompt tokens) or 32 prompts.",
     "TRL's defaults: bfloat16 autocast and gradient checkpointing. plumb trains in float32; bf16 in the name means the weights that sample.",
-    "plumb has no bfloat16 training step to set against autocast unless `plumb bench train-step` has `--precision`: float32 otherwise.",
+    "plumb with `--precision medium`: the factors of matrix products are bfloat16, all else is float32. Where the processor has no matrix unit they are float32 too.",
 ]
 
 
