@@ -208,7 +208,7 @@ unsafe fn write_block(store: Store, block: &Block, target: Target, height: usize
 
 /// Multiplies small operands out of the first-level cache for a while, on this thread, and says how many operations that were.
 pub(in crate::cpu) fn peak_work(amx: Amx) -> usize {
-    const K_TILES: usize = 4;
+    const K_TILES: usize = 12;
     const TIMES: usize = 2000;
     let operands = [0_u16; 2 * K_TILES * TILE_LEN];
     let operands = Operands {
