@@ -210,7 +210,7 @@ unsafe fn write_block(store: Store, block: &Block, target: Target, height: usize
 pub(in crate::cpu) fn peak_work(amx: Amx) -> usize {
     const K_TILES: usize = 12;
     const TIMES: usize = 2000;
-    let operands = [0_u16; 2 * K_TILES * TILE_LEN];
+    let operands = AlignedBuffer::<u16>::zeros(2 * K_TILES * TILE_LEN);
     let operands = Operands {
         a: [operands.as_ptr(); 2],
         a_planes: Planes::One,
