@@ -1,7 +1,8 @@
 //! Tokens per second of a training step (forward, backward, global norm, AdamW) on 8 sequences of 192 tokens, all of them targets,
 //! in a model of SmolLM2-135M's shape with random weights.
 //!
-//! `cargo bench --bench training_step` times the native engine; `-- reference` the candle engine too, in turns. Not a criterion bench: a step
+//! `cargo bench --bench training_step` times the native engine in every precision of its products, in turns; `-- highest`, `high` or `medium` only those, `reference`
+//! the candle engine too. Not a criterion bench: a step
 //! takes seconds, and criterion wants ten at least. Set `RAYON_NUM_THREADS` to choose the number of threads.
 #![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
 

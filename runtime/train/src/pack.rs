@@ -79,19 +79,25 @@ fn packed_tokens(rows: &[LossRow], before: Option<&LossRow>) -> usize {
     tokens
 }
 
+/// The segment of a row's prompt: that of the row before, `last`, where they share it.
+fn share_prompt<'a>(packed: &mut Packed, last: &mut Option<(&'a Arc<[u32]>, usize)>, row: &'a LossRow) -> usize {
+    let segment = match last {
+        Some((shared, segment)) if Arc::ptr_eq(shared, &row.prompt) => *segment,
+        _ => packed.push(&row.prompt, None),
+    };
+    *last = Some((&row.prompt, segment));
+    segment
+}
+
 /// Packs rows: each shared prompt once, then its completions as segments that continue it. Targets are the completions' tokens,
 /// row after row.
 ///
 /// The last token of a completion predicts nothing, so it is asked for but not evaluated.
 pub fn pack(rows: &[LossRow]) -> (Packed, Vec<Target>) {
     let (mut packed, mut targets) = (Packed::default(), Vec::new());
-    let mut prompt: Option<(&Arc<[u32]>, usize)> = None;
+    let mut prompt = None;
     for row in rows {
-        let segment = match prompt {
-            Some((shared, segment)) if Arc::ptr_eq(shared, &row.prompt) => segment,
-            _ => packed.push(&row.prompt, None),
-        };
-        prompt = Some((&row.prompt, segment));
+        let segment = share_prompt(&mut packed, &mut prompt, row);
         let last_of_prompt = packed.segments[segment].start + packed.segments[segment].len - 1;
         let (&first, rest) = row.completion.split_first().expect("a completion has at least one token");
         targets.push(Target { row: last_of_prompt as u32, token: first });
@@ -107,13 +113,9 @@ pub fn pack(rows: &[LossRow]) -> (Packed, Vec<Target>) {
 /// Packs rows with the last tokens of their completions, each shared prompt once. Returns the index of each row's last token too.
 pub fn pack_whole(rows: &[LossRow]) -> (Packed, Vec<u32>) {
     let (mut packed, mut last) = (Packed::default(), Vec::with_capacity(rows.len()));
-    let mut prompt: Option<(&Arc<[u32]>, usize)> = None;
+    let mut prompt = None;
     for row in rows {
-        let segment = match prompt {
-            Some((shared, segment)) if Arc::ptr_eq(shared, &row.prompt) => segment,
-            _ => packed.push(&row.prompt, None),
-        };
-        prompt = Some((&row.prompt, segment));
+        let segment = share_prompt(&mut packed, &mut prompt, row);
         packed.push(&row.completion, Some(segment));
         last.push(packed.tokens.len() as u32 - 1);
     }

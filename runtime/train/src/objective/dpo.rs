@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use plumb_core::recipe::{Dpo as Settings, Stage};
 use plumb_model::engine::Leaves;
 
-use super::{Grain, Lesson, Objective, length_metrics};
+use super::{Grain, Lesson, Objective, pair_lesson};
 use crate::data::Sampler;
 use crate::error::Result;
 use crate::loss::dpo::{PairLogps, dpo, sequence_logps, sequence_weights};
@@ -14,8 +14,8 @@ use crate::loss::grpo::TokenStats;
 use crate::models::Served;
 use crate::pack::LossRow;
 use crate::plugins::StagePlugins;
-use crate::run::{MetricSet, StepRecord};
-use crate::stage::{StageData, pair_rows};
+use crate::run::MetricSet;
+use crate::stage::StageData;
 
 /// A loss over pairs of answers, [`plumb_core::recipe::DpoLoss`]: the mean over the step's pairs.
 ///
@@ -37,27 +37,17 @@ impl Dpo<'_> {
 
 impl Objective for Dpo<'_> {
     fn prepare(&mut self, models: &mut Served<'_>, _plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson> {
-        let (chosen, mut metrics) = (self.sampler.batch(batch), Vec::new());
-        let (mut rows, parts) = pair_rows(self.data, &chosen, self.stage.optimizer.gradient_accumulation_steps);
+        let mut lesson = pair_lesson(self.stage, self.data, &self.sampler.batch(batch), step);
         if let Some(reference) = models.store.reference().filter(|_| !self.settings().reference_free) {
             let start = Instant::now();
-            for part in &parts {
-                let part = &mut rows[part.clone()];
+            for part in &lesson.parts {
+                let part = &mut lesson.rows[part.clone()];
                 let of_reference = reference.logprobs(part, self.grain().rows(), self.temperature())?;
                 part.iter_mut().zip(of_reference).for_each(|(row, reference)| row.ref_logprobs = reference);
             }
-            metrics.push(("time/reference_s".into(), start.elapsed().as_secs_f64()));
+            lesson.metrics.push(("time/reference_s".into(), start.elapsed().as_secs_f64()));
         }
-        length_metrics(&rows.iter().map(|row| row.completion.len()).collect::<Vec<_>>(), &mut metrics);
-        let prompt_ids = chosen.iter().map(|&i| self.data.examples[i].prompt.id).collect();
-        Ok(Lesson {
-            parts,
-            tokens: rows.iter().map(|row| (row.prompt.len() + row.completion.len()) as u64).sum(),
-            rows,
-            metrics,
-            record: StepRecord { stage: self.stage.name.clone(), step, prompt_ids, ..StepRecord::default() },
-            ..Lesson::default()
-        })
+        Ok(lesson)
     }
 
     /// Losses that sort compare all pairs of a part with each other.

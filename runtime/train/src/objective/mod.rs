@@ -8,6 +8,7 @@ pub mod sft;
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
+use plumb_core::recipe::Stage;
 use plumb_model::engine::Leaves;
 
 use crate::error::Result;
@@ -17,6 +18,7 @@ use crate::models::Served;
 use crate::pack::LossRow;
 use crate::plugins::StagePlugins;
 use crate::run::{MetricSet, PairLine, StepRecord, Table};
+use crate::stage::{StageData, pair_rows};
 
 /// What an algorithm brings to the loop.
 pub trait Objective {
@@ -106,6 +108,22 @@ pub(crate) fn for_each_token(rows: &[LossRow], leaves: &Leaves, mut token: impl 
     let places = rows.iter().flat_map(|row| (0..row.completion.len()).map(move |t| (row, t)));
     for ((row, t), (&logprob, &entropy)) in places.zip(leaves.logprobs.iter().zip(&leaves.entropies)) {
         token(row, t, logprob, entropy);
+    }
+}
+
+/// What a step over these pairs of the data learns from: two rows a pair, the chosen answer before the rejected one.
+pub(crate) fn pair_lesson(stage: &Stage, data: &StageData, chosen: &[usize], step: u64) -> Lesson {
+    let (rows, parts) = pair_rows(data, chosen, stage.optimizer.gradient_accumulation_steps);
+    let mut metrics = Vec::new();
+    length_metrics(&rows.iter().map(|row| row.completion.len()).collect::<Vec<_>>(), &mut metrics);
+    let prompt_ids = chosen.iter().map(|&i| data.examples[i].prompt.id).collect();
+    Lesson {
+        parts,
+        tokens: rows.iter().map(|row| (row.prompt.len() + row.completion.len()) as u64).sum(),
+        rows,
+        metrics,
+        record: StepRecord { stage: stage.name.clone(), step, prompt_ids, ..StepRecord::default() },
+        ..Lesson::default()
     }
 }
 

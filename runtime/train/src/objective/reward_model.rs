@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use plumb_core::recipe::Stage;
 use plumb_model::engine::Leaves;
 
-use super::{Grain, Lesson, Objective, length_metrics};
+use super::{Grain, Lesson, Objective, pair_lesson};
 use crate::data::Sampler;
 use crate::error::Result;
 use crate::loss::grpo::TokenStats;
@@ -12,8 +12,8 @@ use crate::loss::reward::bradley_terry;
 use crate::models::Served;
 use crate::pack::LossRow;
 use crate::plugins::StagePlugins;
-use crate::run::{MetricSet, StepRecord};
-use crate::stage::{StageData, pair_rows};
+use crate::run::MetricSet;
+use crate::stage::StageData;
 
 /// The Bradley-Terry loss over the scores of the policy's head: the mean over the step's pairs.
 ///
@@ -29,18 +29,7 @@ pub struct RewardModel<'a> {
 
 impl Objective for RewardModel<'_> {
     fn prepare(&mut self, _models: &mut Served<'_>, _plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson> {
-        let (chosen, mut metrics) = (self.sampler.batch(batch), Vec::new());
-        let (rows, parts) = pair_rows(self.data, &chosen, self.stage.optimizer.gradient_accumulation_steps);
-        length_metrics(&rows.iter().map(|row| row.completion.len()).collect::<Vec<_>>(), &mut metrics);
-        let prompt_ids = chosen.iter().map(|&i| self.data.examples[i].prompt.id).collect();
-        Ok(Lesson {
-            parts,
-            tokens: rows.iter().map(|row| (row.prompt.len() + row.completion.len()) as u64).sum(),
-            rows,
-            metrics,
-            record: StepRecord { stage: self.stage.name.clone(), step, prompt_ids, ..StepRecord::default() },
-            ..Lesson::default()
-        })
+        Ok(pair_lesson(self.stage, self.data, &self.sampler.batch(batch), step))
     }
 
     fn grain(&self) -> Grain {

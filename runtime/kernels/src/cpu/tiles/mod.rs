@@ -19,6 +19,7 @@ mod tests;
 pub(super) use pack::{Form, Source, pack_tile};
 pub(super) use product::{PackedB, matmul_tiles, peak_work};
 
+#[cfg(target_arch = "x86_64")]
 use std::arch::asm;
 use std::sync::OnceLock;
 
@@ -90,6 +91,7 @@ fn granted() -> bool {
 pub(super) struct Configured(());
 
 impl Configured {
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn new(_: Amx) -> Self {
         #[repr(C, align(64))]
         struct Config {
@@ -102,12 +104,15 @@ impl Configured {
         let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
         config.row_bytes[..8].fill((TILE_K * 2) as u16);
         config.rows[..8].fill(TILE as u8);
-        #[cfg(target_arch = "x86_64")]
         // SAFETY: the machine has tiles, as `Amx` says; the instruction reads 64 bytes.
-        unsafe {
-            asm!("ldtilecfg [{0}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags));
-        }
+        unsafe { asm!("ldtilecfg [{0}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags)) };
         Configured(())
+    }
+
+    /// No machine without x86-64 can make an [`Amx`].
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(super) fn new(_: Amx) -> Self {
+        unreachable!("there are no tiles");
     }
 }
 

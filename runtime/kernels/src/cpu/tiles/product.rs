@@ -83,7 +83,7 @@ fn pack_rows(a: Matrix, rows: Range<usize>, steps: Range<usize>, planes: Planes,
         for (j, target) in strip.chunks_exact_mut(planes.count() * TILE_LEN).enumerate() {
             let step = steps.start + j * TILE_K;
             let source = Source {
-                start: &raw const a.data[first * a.row_stride + step * a.column_stride],
+                start: a.data.as_ptr().wrapping_add(first * a.row_stride + step * a.column_stride),
                 lane_stride: a.row_stride,
                 step_stride: a.column_stride,
                 lanes,
@@ -104,9 +104,8 @@ fn pack_columns(b: Matrix, steps: Range<usize>, columns: Range<usize>, planes: P
             for tile in 0..2 {
                 let first = columns.start + i * BLOCK + tile * TILE;
                 let lanes = TILE.min(columns.end.saturating_sub(first));
-                let at = if lanes == 0 { 0 } else { step * b.row_stride + first * b.column_stride };
                 let source = Source {
-                    start: &raw const b.data[at],
+                    start: b.data.as_ptr().wrapping_add(step * b.row_stride + first * b.column_stride),
                     lane_stride: b.column_stride,
                     step_stride: b.row_stride,
                     lanes,
@@ -263,7 +262,8 @@ impl PackedB {
             let mut lanes = [0.0; TILE_LEN];
             for (j, target) in panel.chunks_exact_mut(2 * planes.count() * TILE_LEN).enumerate() {
                 let steps = j * TILE_K..k.min((j + 1) * TILE_K);
-                for (tile, target) in [&raw mut target[0], &raw mut target[TILE_LEN]].into_iter().enumerate() {
+                let target = target.as_mut_ptr();
+                for (tile, target) in [target, target.wrapping_add(TILE_LEN)].into_iter().enumerate() {
                     let rows = rows.get(tile * TILE..).unwrap_or_default();
                     let rows = &rows[..rows.len().min(TILE)];
                     for (lane, row) in lanes.chunks_exact_mut(TILE_K).zip(rows) {
