@@ -93,7 +93,7 @@ fn commands_in_documents_are_commands() {
     for document in documents() {
         for line in read(&document).lines().filter(|line| line.starts_with("$ plumb ")) {
             let words: Vec<&str> = line.split('#').next().unwrap().split_whitespace().skip(2).collect();
-            let depth = if matches!(words.first(), Some(&"plugin" | &"run" | &"config" | &"model")) { 2 } else { 1 };
+            let depth = if matches!(words.first(), Some(&"plugin" | &"run" | &"config" | &"model" | &"bench")) { 2 } else { 1 };
             let command: Vec<&str> = words.iter().take(depth).copied().collect();
             let help = known.entry(command.join(" ")).or_insert_with(|| help(&command));
             for flag in words.iter().filter(|word| word.starts_with("--")) {
