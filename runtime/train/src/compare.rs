@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::{TRL_DDOF, mean, std_dev};
+use plumb_methods::advantage::{TRL_DDOF, mean, std_dev};
 
 /// How alike two lists of values are. What cannot be said, for want of rows or of spread, is None.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -3,20 +3,17 @@
 //!
 //! Reading order: [`trainer`] (the loop), [`objective`] (what a step learns from), [`pipeline`] (from completions to advantages),
 //! [`models`] (whom plugins may ask),
-//! [`advantage`], [`kl`] and [`loss`] (the formulas), [`run`] (what a run leaves behind).
+//! [`run`] (what a run leaves behind). The formulas stand in `plumb-methods`.
 #![forbid(unsafe_code)]
 
 mod error;
 
-pub mod advantage;
 pub mod archive;
 pub mod compare;
 pub mod data;
 pub mod evaluation;
 pub mod export;
 pub mod generations;
-pub mod kl;
-pub mod loss;
 pub mod models;
 pub mod objective;
 pub mod optimizer;

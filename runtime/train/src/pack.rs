@@ -16,7 +16,7 @@ pub struct LossRow {
     pub prompt: Arc<[u32]>,
     /// Ids of the completion.
     pub completion: Vec<u32>,
-    /// Weight of the row's tokens in the loss, which carries the normalization: see [`crate::loss`]. 0 masks the row.
+    /// Weight of the row's tokens in the loss, which carries the normalization: see [`plumb_methods::loss`]. 0 masks the row.
     pub token_weight: f64,
     /// One per token, or one for all. Empty for losses without advantages.
     pub advantages: Vec<f32>,

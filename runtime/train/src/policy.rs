@@ -6,6 +6,8 @@ use std::time::Instant;
 use plumb_core::recipe::{EngineKind, Optimizer};
 use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
+use plumb_methods::loss;
+use plumb_methods::loss::grpo::TokenStats;
 use plumb_model::engine::candle::CandleEngine;
 use plumb_model::engine::native::NativeEngine;
 use plumb_model::engine::{Engine, LeafGrads, Leaves, Packed, Precision};
@@ -14,8 +16,6 @@ use plumb_model::rollout::{RolloutEngine, RolloutOptions, RolloutStats};
 use plumb_model::{LoadedModel, ScoreHead, Tokenizer};
 
 use crate::error::Result;
-use crate::loss;
-use crate::loss::grpo::TokenStats;
 use crate::objective::{Grain, Objective};
 use crate::optimizer::AdamW;
 use crate::pack::{self, LossRow};

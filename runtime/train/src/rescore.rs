@@ -6,9 +6,9 @@ use std::sync::Arc;
 use plumb_core::recipe::{FilterScope, FilterStage, ScaleRewards, ShapedValue, StepPolicy};
 use plumb_core::services::NoModels;
 use plumb_core::{Filter, Outcome, Plugin, PluginId, RewardFn, Shaper};
+use plumb_methods::advantage::{Scaling, TRL_DDOF, TRL_EPSILON, group_relative};
 use serde::Serialize;
 
-use crate::advantage::{Scaling, TRL_DDOF, TRL_EPSILON, group_relative};
 use crate::archive::{Archive, Selection};
 use crate::compare::{Comparison, compare};
 use crate::error::{Error, Result};

@@ -44,6 +44,12 @@ enum Task {
     Templates,
     /// A hundred thousand plugin calls with hostile rows, which must leave nothing behind: minutes
     Soak,
+    /// Runs reference numbers of published methods through this project's formulas
+    Golden {
+        /// Folder with one JSON file a method, and the options of the runner (`--table`, `--quiet`)
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Tests the Python SDK and builds the components of it that tests use into target/guests
     Python,
     /// Fetches SmolLM2-135M-Instruct (98 MB) into target/models, for the parity tests and the recipes that name it
@@ -59,6 +65,7 @@ fn main() -> ExitCode {
         Task::Conformance => conformance::build(),
         Task::Templates => build_plumb().and_then(|plumb| templates::check(&plumb, false)),
         Task::Soak => soak(),
+        Task::Golden { arguments } => return golden(&arguments),
         Task::Python => sdk_python::run(),
         Task::Model => model::fetch().map(drop),
     };
@@ -101,6 +108,24 @@ fn soak() -> Result<()> {
     say("soak: a hundred thousand plugin calls, one row in twenty hostile");
     let test = ["test", "--release", "--package", "plumb-host", "--test", "hostile", "--", "--ignored", "--nocapture", "soak"];
     cargo(&root(), &test)
+}
+
+/// Builds the runner of reference numbers and hands over to it: its exit code says whether all passed.
+fn golden(arguments: &[String]) -> ExitCode {
+    // The whole workspace is selected so that its dependencies are those of every other build.
+    let built = cargo(&root(), &["build", "--release", "--quiet", "--workspace", "--bin", "plumb-golden"]);
+    let status = built.and_then(|()| {
+        let runner = target().join("release/plumb-golden");
+        Command::new(&runner).args(arguments).status().with_context(|| format!("cannot start {}", runner.display()))
+    });
+    match status {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Runs cargo in `folder` with the profile that all of this repository uses.

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use plumb_core::recipe::{Dpo as Settings, Stage};
+use plumb_methods::loss::dpo::{PairLogps, dpo, sequence_logps, sequence_weights};
+use plumb_methods::loss::grpo::TokenStats;
 use plumb_model::engine::Leaves;
 
 use super::{Grain, Lesson, Objective, pair_lesson};
 use crate::data::Sampler;
 use crate::error::Result;
-use crate::loss::dpo::{PairLogps, dpo, sequence_logps, sequence_weights};
-use crate::loss::grpo::TokenStats;
 use crate::models::Served;
 use crate::pack::LossRow;
 use crate::plugins::StagePlugins;

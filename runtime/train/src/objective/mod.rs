@@ -9,11 +9,11 @@ use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 use plumb_core::recipe::Stage;
+use plumb_methods::loss::grpo::TokenStats;
 use plumb_model::engine::Leaves;
 
 use crate::error::Result;
 use crate::generations::observed::Observed;
-use crate::loss::grpo::TokenStats;
 use crate::models::Served;
 use crate::pack::LossRow;
 use crate::plugins::StagePlugins;

@@ -2,13 +2,13 @@
 
 use candle_core::{Device, Tensor};
 use plumb_core::recipe::Stage;
+use plumb_methods::loss::grpo::TokenStats;
+use plumb_methods::loss::reward::bradley_terry;
 use plumb_model::engine::Leaves;
 
 use super::{Grain, Lesson, Objective, pair_lesson};
 use crate::data::Sampler;
 use crate::error::Result;
-use crate::loss::grpo::TokenStats;
-use crate::loss::reward::bradley_terry;
 use crate::models::Served;
 use crate::pack::LossRow;
 use crate::plugins::StagePlugins;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use plumb_methods::loss;
+use plumb_methods::loss::grpo::TokenStats;
 use plumb_model::engine::Leaves;
 
 use super::{Lesson, Objective, length_metrics, token_weights};
 use crate::data::Sampler;
 use crate::error::Result;
-use crate::loss;
-use crate::loss::grpo::TokenStats;
 use crate::models::Served;
 use crate::pack::{LossRow, parts};
 use crate::plugins::StagePlugins;

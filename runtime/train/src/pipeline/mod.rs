@@ -29,8 +29,8 @@ use plumb_core::recipe::{FilterScope, ScaleRewards, ShapedValue, StepPolicy};
 use plumb_core::rollout::{Completion, Group, Prompt};
 use plumb_core::services::{Models, NoModels};
 use plumb_core::{Batch, Outcome, Plugin, PluginError, PluginId, RowFault};
+use plumb_methods::advantage::{self, Advantages, Scaling};
 
-use crate::advantage::{self, Advantages, Scaling};
 use crate::error::{Error, Result};
 use crate::generations::observed::Observed;
 use crate::plugins::StagePlugins;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use plumb_core::recipe::{EngineKind, Stage};
 use plumb_kernels::cpu::global_norm::global_norm;
+use plumb_methods::loss::grpo::{Totals, token_weight};
 use plumb_model::ScoreHead;
 use plumb_model::engine::Precision;
 use plumb_train::data::Sampler;
-use plumb_train::loss::grpo::{Totals, token_weight};
 use plumb_train::objective::Objective;
 use plumb_train::objective::dpo::Dpo;
 use plumb_train::objective::grpo::Grpo;

@@ -17,7 +17,6 @@
 mod curves;
 mod feedback;
 mod filters;
-mod golden;
 mod inputs;
 mod judges;
 mod learning;

@@ -2,8 +2,8 @@
 
 use plumb_core::Outcome;
 use plumb_core::rollout::FinishReason;
+use plumb_methods::advantage::{TRL_DDOF, mean, std_dev};
 
-use crate::advantage::{TRL_DDOF, mean, std_dev};
 use crate::objective::length_metrics;
 use crate::pipeline::rows::StepRows;
 use crate::pipeline::{Assessed, fault_counts, finite_mean};

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 use plumb_core::recipe::{RolloutWeights, Stage};
+use plumb_methods::loss::grpo::{Clip, Terms, TokenStats, Totals, grpo, token_weight};
 use plumb_model::engine::Leaves;
 
 use super::{Lesson, Objective, for_each_token, per_token, token_weights};
 use crate::data::Sampler;
 use crate::error::Result;
 use crate::generations::observed::of_rewards;
-use crate::loss::grpo::{Clip, Terms, TokenStats, Totals, grpo, token_weight};
 use crate::models::Served;
 use crate::pack::{LossRow, parts};
 use crate::pipeline::record::{pair_lines, reasons, record, table};
@@ -154,6 +154,6 @@ impl Objective for Grpo<'_> {
         metrics.set("clip_ratio/low_mean", mean(stats.clipped_low));
         metrics.set("clip_ratio/high_mean", mean(stats.clipped_high));
         metrics.set("clip_ratio/region_mean", mean(stats.clipped_low + stats.clipped_high));
-        stats.sampler.report(metrics);
+        stats.sampler.metrics().into_iter().for_each(|(name, value)| metrics.set(name, value));
     }
 }

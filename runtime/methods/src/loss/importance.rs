@@ -10,8 +10,6 @@
 
 use candle_core::Tensor;
 
-use crate::run::MetricSet;
-
 /// `min(exp(old - rollout), max)`, `[M]`, without gradient.
 pub fn weights(old: &Tensor, rollout: &Tensor, max: f64) -> candle_core::Result<Tensor> {
     (old.detach() - rollout)?.exp()?.minimum(max)
@@ -41,15 +39,17 @@ impl SamplerStats {
         self.weight_range = Some((least.min(weight), largest.max(weight)));
     }
 
-    /// Sets `sampling/sampling_logp_difference/mean` and `max` (of its magnitude, nats), and
+    /// `sampling/sampling_logp_difference/mean` and `max` (of its magnitude, nats), and
     /// `sampling/importance_sampling_ratio/mean`, `min` and `max` (after the cut). Nothing when nothing was counted.
-    pub fn report(&self, metrics: &mut MetricSet) {
-        let Some((least, largest)) = self.weight_range else { return };
-        metrics.set("sampling/sampling_logp_difference/mean", self.difference_sum / self.tokens);
-        metrics.set("sampling/sampling_logp_difference/max", self.difference_max);
-        metrics.set("sampling/importance_sampling_ratio/mean", self.weight_sum / self.tokens);
-        metrics.set("sampling/importance_sampling_ratio/min", least);
-        metrics.set("sampling/importance_sampling_ratio/max", largest);
+    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+        let Some((least, largest)) = self.weight_range else { return Vec::new() };
+        vec![
+            ("sampling/sampling_logp_difference/mean", self.difference_sum / self.tokens),
+            ("sampling/sampling_logp_difference/max", self.difference_max),
+            ("sampling/importance_sampling_ratio/mean", self.weight_sum / self.tokens),
+            ("sampling/importance_sampling_ratio/min", least),
+            ("sampling/importance_sampling_ratio/max", largest),
+        ]
     }
 }
 
@@ -59,23 +59,23 @@ mod tests {
 
     #[test]
     fn metrics_are_of_the_weights_after_the_cut_and_absent_without_another_sampler() {
-        let mut metrics = MetricSet::new("rl", 1);
-        SamplerStats::default().report(&mut metrics);
-        assert_eq!(metrics.iter().count(), 0);
+        assert!(SamplerStats::default().metrics().is_empty());
         let mut stats = SamplerStats::default();
         for (old, rollout) in [(-1.0, -1.0), (-1.0, -3.0), (-2.5, -2.0)] {
             stats.add(old, rollout, 2.0);
         }
-        stats.report(&mut metrics);
+        let metrics = stats.metrics();
         let u = (-0.5f64).exp();
-        for (name, want) in [
+        let wanted = [
             ("sampling/sampling_logp_difference/mean", 2.5 / 3.0),
             ("sampling/sampling_logp_difference/max", 2.0),
             ("sampling/importance_sampling_ratio/mean", (1.0 + 2.0 + u) / 3.0),
             ("sampling/importance_sampling_ratio/min", u),
             ("sampling/importance_sampling_ratio/max", 2.0),
-        ] {
-            assert!((metrics.get(name).unwrap() - want).abs() < 1e-12, "{name}");
+        ];
+        assert_eq!(metrics.len(), wanted.len());
+        for (got, want) in metrics.into_iter().zip(wanted) {
+            assert!(got.0 == want.0 && (got.1 - want.1).abs() < 1e-12, "{got:?} is not {want:?}");
         }
     }
 }

@@ -1,0 +1,10 @@
+//! `plumb-methods`: the formulas of alignment methods. No model, no file, no plugin: numbers in, numbers out.
+//!
+//! What a gradient flows through (losses, heads) is a candle graph of any float dtype: float32 in training, float64 where reference
+//! numbers are compared. What none flows through (advantages, estimators, metrics) is plain code over [`num_traits::Float`] or f64.
+//! `cargo xtask golden` holds both to numbers that independent programs computed.
+#![forbid(unsafe_code)]
+
+pub mod advantage;
+pub mod kl;
+pub mod loss;

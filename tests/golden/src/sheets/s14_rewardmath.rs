@@ -1,0 +1,6 @@
+//! Sheet 14-rewardmath.
+
+use crate::Sheet;
+
+/// The sheet's operations.
+pub const SHEET: Sheet = Sheet { method: "14-rewardmath", operations: &[] };
