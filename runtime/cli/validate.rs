@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use plumb_core::recipe::{
-    Algorithm, DpoLoss, Eval, FaultPolicy, FilterScope, ModelSource, Optimizer, PluginUse, RandomModel, Recipe, Rollout,
-    Speculation, Stage,
-};
+use plumb_core::recipe::{Eval, FaultPolicy, ModelSource, Optimizer, PluginUse, RandomModel, Recipe, Stage};
+use plumb_train::objective::registry;
 
 use crate::diagnostic::{Diagnostic, did_you_mean};
 
@@ -97,12 +95,8 @@ fn stage(stage: &Stage, folder: &Path) -> Result<(), Diagnostic> {
     require(!stage.data.train.is_empty(), &key("data.train"), "must name at least one file")?;
     stage.data.train.iter().try_for_each(|path| exists(path, folder, &key("data.train")))?;
     optimizer(&stage.optimizer, &key)?;
-    match stage.algorithm {
-        Algorithm::Sft => sft(stage, &key)?,
-        Algorithm::Grpo => grpo(stage, &key)?,
-        Algorithm::Dpo => dpo(stage, &key)?,
-        Algorithm::RewardModel => reward_model(stage, &key)?,
-    }
+    registry::check(stage).map_err(|flaw| Diagnostic::usage("recipe.value", flaw.rule).at(key(&flaw.key)))?;
+    plugins_of(stage, &key)?;
     stage.eval.iter().try_for_each(|eval| evaluation(eval, stage, folder, &key))
 }
 
@@ -121,90 +115,8 @@ fn optimizer(optimizer: &Optimizer, key: &dyn Fn(&str) -> String) -> Result<(), 
     require(optimizer.gradient_accumulation_steps > 0, &key("optimizer.gradient_accumulation_steps"), "must be at least 1")
 }
 
-fn sft(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
-    require(stage.sft.batch_size > 0, &key("sft.batch_size"), "must be at least 1")?;
-    require(stage.sft.max_length > 1, &key("sft.max_length"), "must be at least 2")?;
-    learns_from_data(stage, key)
-}
-
-fn dpo(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
-    let dpo = &stage.dpo;
-    require(dpo.batch_size > 0, &key("dpo.batch_size"), "must be at least 1")?;
-    require(dpo.max_length > 1, &key("dpo.max_length"), "must be at least 2")?;
-    require(dpo.beta > 0.0 && dpo.beta.is_finite(), &key("dpo.beta"), "must be a finite number above 0")?;
-    let smoothing = dpo.label_smoothing;
-    require((0.0..0.5).contains(&smoothing), &key("dpo.label_smoothing"), "must be at least 0 and below 0.5")?;
-    require(
-        smoothing > 0.0 || dpo.loss_type != DpoLoss::ExoPair,
-        &key("dpo.label_smoothing"),
-        "must be above 0 with `loss_type = \"exo_pair\"`, whose loss is infinite without; 0.001 is usual",
-    )?;
-    require(
-        dpo.ld_alpha.is_none_or(|alpha| (0.0..=1.0).contains(&alpha)),
-        &key("dpo.ld_alpha"),
-        "must be between 0 and 1: 0 ignores what is longer than the other answer, 1 counts it like the rest",
-    )?;
-    require(
-        (0.0..1.0).contains(&dpo.discopop_tau) && dpo.discopop_tau > 0.0,
-        &key("dpo.discopop_tau"),
-        "must be above 0 and below 1",
-    )?;
-    require(
-        !dpo.loss_type.sorts() || dpo.batch_size >= 2 * stage.optimizer.gradient_accumulation_steps,
-        &key("dpo.batch_size"),
-        "must give each of the `optimizer.gradient_accumulation_steps` at least two pairs: this loss compares them with each other",
-    )?;
-    learns_from_data(stage, key)
-}
-
-fn reward_model(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
-    let model = &stage.reward_model;
-    require(model.batch_size > 0, &key("reward_model.batch_size"), "must be at least 1")?;
-    require(model.max_length > 1, &key("reward_model.max_length"), "must be at least 2")?;
-    let coefficient = model.center_rewards_coefficient;
-    require(non_negative(coefficient), &key("reward_model.center_rewards_coefficient"), "must be a finite number, 0 or more")?;
-    require(
-        stage.eval.is_none(),
-        &key("eval"),
-        "has no meaning in a stage with `algorithm = \"reward-model\"`, which writes nothing",
-    )?;
-    learns_from_data(stage, key)
-}
-
-/// Stages that sample nothing have nobody judge it.
-fn learns_from_data(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
-    let name = stage.algorithm.name();
-    for (list, there) in
-        [("rewards", !stage.rewards.is_empty()), ("judges", !stage.judges.is_empty()), ("shapers", !stage.shapers.is_empty())]
-    {
-        require(!there, &key(list), &format!("has no meaning in a stage with `algorithm = \"{name}\"`"))?;
-    }
-    let of_data = stage.filters.iter().all(|filter| filter.scope == FilterScope::Dataset);
-    let rule = format!("must have `scope = \"dataset\"` in a stage with `algorithm = \"{name}\"`, which samples nothing");
-    require(of_data, &key("filters"), &rule)
-}
-
-fn grpo(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
-    sampling(&stage.rollout, key)?;
-    require(
-        stage.rollout.temperature > 0.0,
-        &key("rollout.temperature"),
-        "must be above 0: greedy completions of a group are all the same",
-    )?;
-    require(
-        stage.rollout.num_generations >= 2,
-        &key("rollout.num_generations"),
-        "must be at least 2: a completion's advantage is over the others of its group",
-    )?;
-    let judged = !(stage.rewards.is_empty() && stage.judges.is_empty());
-    require(judged, &key("rewards"), "`algorithm = \"grpo\"` needs at least one reward or judge")?;
-    let loss = &stage.grpo;
-    require(non_negative(loss.beta), &key("grpo.beta"), "must be a finite number, 0 or more")?;
-    require(loss.num_iterations > 0, &key("grpo.num_iterations"), "must be at least 1")?;
-    require((0.0..1.0).contains(&loss.epsilon), &key("grpo.epsilon"), "must be at least 0 and below 1")?;
-    require(loss.epsilon_high.is_none_or(non_negative), &key("grpo.epsilon_high"), "must be a finite number, 0 or more")?;
-    let cap = loss.importance_sampling_clip_max;
-    require(cap > 0.0 && cap.is_finite(), &key("grpo.importance_sampling_clip_max"), "must be a finite number above 0")?;
+/// Names, weights and substitutes of what scores completions.
+fn plugins_of(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
     let mut names = BTreeSet::new();
     for reward in &stage.rewards {
         let name = reward.plugin.name.as_ref().unwrap_or(&reward.plugin.plugin);
@@ -224,29 +136,6 @@ fn grpo(stage: &Stage, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
         }
     }
     Ok(())
-}
-
-fn sampling(rollout: &Rollout, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {
-    for (name, value) in [
-        ("prompts_per_step", rollout.prompts_per_step),
-        ("max_completion_length", rollout.max_completion_length),
-        ("max_prompt_length", rollout.max_prompt_length),
-        ("max_batch", rollout.max_batch),
-    ] {
-        require(value > 0, &key(&format!("rollout.{name}")), "must be at least 1")?;
-    }
-    if let Some(Speculation { max_draft, ngram }) = rollout.speculation {
-        require(
-            max_draft > 0,
-            &key("rollout.speculation.max_draft"),
-            "must be at least 1; to guess nothing, leave `speculation` out",
-        )?;
-        require(ngram > 0, &key("rollout.speculation.ngram"), "must be at least 1")?;
-    }
-    require(rollout.temperature.is_finite(), &key("rollout.temperature"), "must be finite")?;
-    require(rollout.top_p > 0.0 && rollout.top_p <= 1.0, &key("rollout.top_p"), "must be above 0 and at most 1")?;
-    require((0.0..=1.0).contains(&rollout.min_p), &key("rollout.min_p"), "must be between 0 and 1")?;
-    require(rollout.stop.iter().all(|stop| !stop.is_empty()), &key("rollout.stop"), "an empty text would stop at once")
 }
 
 fn evaluation(eval: &Eval, stage: &Stage, folder: &Path, key: &dyn Fn(&str) -> String) -> Result<(), Diagnostic> {

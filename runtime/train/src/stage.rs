@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use plumb_core::recipe::{Algorithm, Data, Stage};
+use plumb_core::recipe::{Data, Stage};
 use plumb_core::seed::Stream;
 use plumb_model::Tokenizer;
 use plumb_model::config::ModelConfig;
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::data::{self, Row};
 use crate::error::{Error, Result};
+use crate::objective::registry::{self, Columns, Length};
 use crate::pack::{self, LossRow};
 use crate::pipeline::rows::{Example, data_columns};
 use crate::prompt::Prompter;
@@ -61,14 +62,13 @@ impl StageData {
                 ),
             }),
         };
-        let rollout = &stage.rollout;
-        let max_prompt = match stage.algorithm {
-            Algorithm::Sft => stage.sft.max_length.min(config.max_position_embeddings).saturating_sub(1),
-            Algorithm::Dpo => stage.dpo.max_length.min(config.max_position_embeddings).saturating_sub(1),
-            Algorithm::RewardModel => stage.reward_model.max_length.min(config.max_position_embeddings).saturating_sub(1),
-            Algorithm::Grpo => {
+        let (rollout, columns) = (&stage.rollout, registry::method(stage.algorithm).needs(stage).columns);
+        let context = config.max_position_embeddings;
+        let max_prompt = match columns {
+            Columns::Prompts => {
                 room(rollout.max_completion_length, "rollout.max_completion_length")?.min(rollout.max_prompt_length)
             }
+            Columns::Completions(length) | Columns::Pairs(length) => length.max.min(context).saturating_sub(1),
         };
         let rows = data::read(train, base)?;
         let (chosen, held_out) = data::split(rows.len(), *holdout, *max_rows, seed);
@@ -79,16 +79,18 @@ impl StageData {
         let mut this = StageData::default();
         for i in chosen {
             let one = example(&rows[i], i, max_prompt)?;
-            if stage.algorithm == Algorithm::Sft {
-                let mut completion = prompter.completion(&rows[i])?;
-                completion.truncate(stage.sft.max_length.min(config.max_position_embeddings) - one.prompt.tokens.len());
-                this.completions.push(completion);
-            }
-            if let Some((name, max_length, truncate)) = pair_limits(stage) {
-                let key = format!("stages.{}.{name}", stage.name);
-                let limit = max_length.min(config.max_position_embeddings);
-                let pair = pair(&prompter, &rows[i], one.prompt.tokens.len(), limit, truncate, &key);
-                this.pairs.push(pair.map_err(|error| of_stage(error, &stage.name))?);
+            match columns {
+                Columns::Prompts => {}
+                Columns::Completions(length) => {
+                    let mut completion = prompter.completion(&rows[i])?;
+                    completion.truncate(length.max.min(context) - one.prompt.tokens.len());
+                    this.completions.push(completion);
+                }
+                Columns::Pairs(length) => {
+                    let length = Length { max: length.max.min(context), ..length };
+                    let pair = pair(&prompter, &rows[i], one.prompt.tokens.len(), length, &stage.name);
+                    this.pairs.push(pair.map_err(|error| of_stage(error, &stage.name))?);
+                }
             }
             this.examples.push(one);
         }
@@ -142,8 +144,10 @@ fn of_stage(error: Error, stage: &str) -> Error {
     }
 }
 
-/// The answers of a row whose prompt has `prompt` tokens. `key` is that of the settings with `max_length` and `truncate`.
-fn pair(prompter: &Prompter, row: &Row, prompt: usize, limit: usize, truncate: bool, key: &str) -> Result<AnswerPair> {
+/// The answers of a row whose prompt has `prompt` tokens.
+fn pair(prompter: &Prompter, row: &Row, prompt: usize, length: Length, stage: &str) -> Result<AnswerPair> {
+    let Length { settings, max: limit, truncate } = length;
+    let key = format!("stages.{stage}.{settings}");
     let (mut chosen, mut rejected) = prompter.pair(row)?;
     for (name, answer) in [("chosen", &mut chosen), ("rejected", &mut rejected)] {
         let tokens = prompt + answer.len();
@@ -164,15 +168,6 @@ fn pair(prompter: &Prompter, row: &Row, prompt: usize, limit: usize, truncate: b
         Some(margin) => margin.as_f64().ok_or_else(|| row.error(format!("column `margin` is {margin}, not a number")))?,
     };
     Ok(AnswerPair { chosen, rejected, margin })
-}
-
-/// Key, `max_length` and `truncate` of stages that learn from pairs.
-fn pair_limits(stage: &Stage) -> Option<(&'static str, usize, bool)> {
-    match stage.algorithm {
-        Algorithm::Dpo => Some(("dpo", stage.dpo.max_length, stage.dpo.truncate)),
-        Algorithm::RewardModel => Some(("reward_model", stage.reward_model.max_length, stage.reward_model.truncate)),
-        Algorithm::Sft | Algorithm::Grpo => None,
-    }
 }
 
 /// Rows of a step over pairs, two for each of `chosen`, and their division into `parts`, which never parts a pair. Each row's weight is

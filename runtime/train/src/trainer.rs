@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use plumb_core::PluginId;
-use plumb_core::recipe::{Algorithm, Dpo, DpoLoss, FilterScope, MatmulPrecision, Recipe, Stage};
+use plumb_core::recipe::{MatmulPrecision, Recipe, Stage};
 use plumb_core::seed::Stream;
 use plumb_kernels::cpu::global_norm::global_norm;
 use plumb_model::engine::Precision;
@@ -26,9 +26,8 @@ use crate::generations::control::Inbox;
 use crate::generations::kept::{self, OrKept};
 use crate::generations::loader::Loader;
 use crate::models::{ModelServer, ModelStore, Served};
-use crate::objective::grpo::Grpo;
-use crate::objective::sft::Sft;
-use crate::objective::{self, Lesson, Objective};
+use crate::objective::registry::{self, Start};
+use crate::objective::{Lesson, Objective};
 use crate::optimizer::{AdamW, clip_scale};
 use crate::pipeline::dataset;
 use crate::plugins::{PluginFactory, StagePlugins};
@@ -121,7 +120,7 @@ fn train_with(
     let mut loaded = load_model(request, checkpoint)?;
     let score = loaded.score.take();
     let mut policy = Policy::new(loaded, recipe.engine, precision(recipe.matmul_precision));
-    if recipe.stages.last().is_some_and(|stage| stage.algorithm == Algorithm::RewardModel) {
+    if recipe.stages.last().is_some_and(|stage| registry::method(stage.algorithm).needs(stage).score_head) {
         continue_head(&mut policy, score)?;
     }
     let store = ModelStore::load(recipe, &request.recipe_dir)?;
@@ -181,74 +180,10 @@ fn check(recipe: &Recipe) -> Result<()> {
         return wrong("model".into(), "give either `path` or `random`");
     }
     for (index, stage) in recipe.stages.iter().enumerate() {
-        let key = |rest: &str| format!("stages.{}.{rest}", stage.name);
-        let grpo = stage.algorithm == Algorithm::Grpo;
-        let name = stage.algorithm.name();
-        if grpo && stage.rewards.is_empty() && stage.judges.is_empty() {
-            return wrong(key("rewards"), "grpo learns from rewards and judges, and there is none");
-        }
-        let judges_completions = !(stage.rewards.is_empty() && stage.judges.is_empty() && stage.shapers.is_empty());
-        if !grpo && judges_completions {
-            return wrong(key("rewards"), &format!("{name} has no use for rewards, judges or shapers"));
-        }
-        if !grpo && stage.filters.iter().any(|filter| filter.scope == FilterScope::Step) {
-            let reason = format!("{name} samples no completions; a filter of its data has `scope = \"dataset\"`");
-            return wrong(key("filters"), &reason);
-        }
-        match stage.algorithm {
-            Algorithm::Grpo => {
-                if !(1..=4096).contains(&stage.rollout.num_generations) {
-                    return wrong(key("rollout.num_generations"), "must be between 1 and 4096");
-                }
-                if stage.rollout.max_completion_length == 0 {
-                    return wrong(key("rollout.max_completion_length"), "must be at least 1");
-                }
-                if stage.rollout.prompts_per_step == 0 {
-                    return wrong(key("rollout.prompts_per_step"), "must be at least 1");
-                }
-            }
-            Algorithm::RewardModel => {
-                let coefficient = stage.reward_model.center_rewards_coefficient;
-                if stage.reward_model.batch_size == 0 {
-                    return wrong(key("reward_model.batch_size"), "must be at least 1");
-                }
-                if coefficient < 0.0 || !coefficient.is_finite() {
-                    return wrong(key("reward_model.center_rewards_coefficient"), "must be a finite number, 0 or more");
-                }
-                if stage.eval.is_some() {
-                    return wrong(key("eval"), "a reward model writes no completions to evaluate; leave it out");
-                }
-                if index + 1 < recipe.stages.len() {
-                    return wrong(key("algorithm"), "a reward model has no words for later stages; make it the last one");
-                }
-            }
-            Algorithm::Sft if stage.sft.batch_size == 0 => return wrong(key("sft.batch_size"), "must be at least 1"),
-            Algorithm::Sft => {}
-            Algorithm::Dpo => {
-                let Dpo { batch_size, loss_type, label_smoothing, beta, .. } = stage.dpo;
-                if batch_size == 0 {
-                    return wrong(key("dpo.batch_size"), "must be at least 1");
-                }
-                if beta <= 0.0 || !beta.is_finite() {
-                    return wrong(key("dpo.beta"), "must be a finite number above 0");
-                }
-                if !(0.0..0.5).contains(&label_smoothing) {
-                    return wrong(key("dpo.label_smoothing"), "must be at least 0 and below 0.5");
-                }
-                if loss_type == DpoLoss::ExoPair && label_smoothing == 0.0 {
-                    let reason =
-                        "must be above 0 with `loss_type = \"exo_pair\"`, whose loss is infinite without; 0.001 is usual";
-                    return wrong(key("dpo.label_smoothing"), reason);
-                }
-                if loss_type.sorts() && batch_size < 2 * stage.optimizer.gradient_accumulation_steps {
-                    let reason = "leaves a part of the step with one pair, and `aot` compares pairs with each other; give each of the \
-                                  `optimizer.gradient_accumulation_steps` at least 2";
-                    return wrong(key("dpo.batch_size"), reason);
-                }
-            }
-        }
-        if stage.max_steps == 0 {
-            return wrong(key("max_steps"), "must be at least 1");
+        let place = |key: &str| format!("stages.{}.{key}", stage.name);
+        registry::check(stage).map_err(|flaw| Error::Recipe { key: place(&flaw.key), reason: flaw.rule })?;
+        if registry::method(stage.algorithm).needs(stage).score_head && index + 1 < recipe.stages.len() {
+            return wrong(place("algorithm"), "a reward model has no words for later stages; make it the last one");
         }
     }
     Ok(())
@@ -309,12 +244,7 @@ fn precision(of: MatmulPrecision) -> Precision {
 }
 
 fn sampler(seed: u64, index: usize, stage: &Stage, data: &StageData) -> Result<Sampler> {
-    let needed = match stage.algorithm {
-        Algorithm::Sft => stage.sft.batch_size,
-        Algorithm::Grpo => stage.rollout.prompts_per_step,
-        Algorithm::Dpo => stage.dpo.batch_size,
-        Algorithm::RewardModel => stage.reward_model.batch_size,
-    };
+    let needed = registry::method(stage.algorithm).needs(stage).rows;
     let rows = data.examples.len();
     Sampler::new(seed, index as u64, rows, needed).ok_or_else(|| Error::TooFewRows { stage: stage.name.clone(), rows, needed })
 }
@@ -374,13 +304,10 @@ impl Run<'_> {
         let stage = &self.request.recipe.stages[index];
         let done = from.map_or(0, |checkpoint| checkpoint.progress.stage_step);
         self.observer.stage(stage, done);
-        let needs_reference = match stage.algorithm {
-            Algorithm::Sft | Algorithm::RewardModel => false,
-            Algorithm::Grpo => stage.grpo.beta != 0.0 || stage.grpo.log_kl,
-            Algorithm::Dpo => !stage.dpo.reference_free,
-        };
-        self.store.begin_stage(&self.policy, stage, needs_reference);
-        if stage.algorithm == Algorithm::RewardModel && self.policy.head.is_none() {
+        let method = registry::method(stage.algorithm);
+        let needs = method.needs(stage);
+        self.store.begin_stage(&self.policy, stage, needs.reference);
+        if needs.score_head && self.policy.head.is_none() {
             self.policy.add_head(new_head(self.request.recipe.seed, self.policy.params.config.hidden_size));
         }
         self.optimizer = self.policy.optimizer();
@@ -400,16 +327,7 @@ impl Run<'_> {
             sampler = self::sampler(self.request.recipe.seed, index, stage, data)?;
         }
         let data = &*data;
-        let mut objective: Box<dyn Objective> = match stage.algorithm {
-            Algorithm::Sft => {
-                Box::new(Sft { stage: &stage.name, data, sampler, parts: stage.optimizer.gradient_accumulation_steps })
-            }
-            Algorithm::Grpo => {
-                Box::new(Grpo { seed: self.request.recipe.seed, stage, data, sampler, with_reference: needs_reference })
-            }
-            Algorithm::Dpo => Box::new(objective::dpo::Dpo { stage, data, sampler }),
-            Algorithm::RewardModel => Box::new(objective::reward_model::RewardModel { stage, data, sampler }),
-        };
+        let mut objective = method.objective(Start { seed: self.request.recipe.seed, stage, data, sampler });
         if done == 0 && stage.eval.is_some() {
             let mut metrics = MetricSet::new(&stage.name, self.step);
             self.evaluate(stage, data, plugins, &mut metrics)?;

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use plumb_core::recipe::{Dpo as Settings, Stage};
+use plumb_core::recipe::{Dpo as Settings, DpoLoss, Stage};
 use plumb_methods::loss::dpo::{PairLogps, dpo, sequence_logps, sequence_weights};
 use plumb_methods::loss::grpo::TokenStats;
 use plumb_model::engine::Leaves;
 
+use super::registry::{Columns, Flaw, Length, Method, Needs, Start, positive, require};
 use super::{Grain, Lesson, Objective, pair_lesson};
 use crate::data::Sampler;
 use crate::error::Result;
@@ -16,6 +17,37 @@ use crate::pack::LossRow;
 use crate::plugins::StagePlugins;
 use crate::run::MetricSet;
 use crate::stage::StageData;
+
+/// Direct preference optimization, as the registry has it.
+pub struct DpoMethod;
+
+impl Method for DpoMethod {
+    fn check(&self, stage: &Stage) -> Result<(), Flaw> {
+        let Settings { batch_size, loss_type, label_smoothing, beta, ld_alpha, discopop_tau, .. } = stage.dpo;
+        require(positive(beta), "dpo.beta", "must be a finite number above 0")?;
+        require((0.0..0.5).contains(&label_smoothing), "dpo.label_smoothing", "must be at least 0 and below 0.5")?;
+        let finite = label_smoothing > 0.0 || loss_type != DpoLoss::ExoPair;
+        let rule = "must be above 0 with `loss_type = \"exo_pair\"`, whose loss is infinite without; 0.001 is usual";
+        require(finite, "dpo.label_smoothing", rule)?;
+        let rule = "must be between 0 and 1: 0 ignores what is longer than the other answer, 1 counts it like the rest";
+        require(ld_alpha.is_none_or(|alpha| (0.0..=1.0).contains(&alpha)), "dpo.ld_alpha", rule)?;
+        let between = discopop_tau > 0.0 && discopop_tau < 1.0;
+        require(between, "dpo.discopop_tau", "must be above 0 and below 1")?;
+        let enough = !loss_type.sorts() || batch_size >= 2 * stage.optimizer.gradient_accumulation_steps;
+        let rule = "must give each of the `optimizer.gradient_accumulation_steps` at least two pairs: this loss compares them with each other";
+        require(enough, "dpo.batch_size", rule)
+    }
+
+    fn needs(&self, stage: &Stage) -> Needs {
+        let length = Length { settings: "dpo", max: stage.dpo.max_length, truncate: stage.dpo.truncate };
+        let reference = !stage.dpo.reference_free;
+        Needs { rows: stage.dpo.batch_size, columns: Columns::Pairs(length), reference, score_head: false }
+    }
+
+    fn objective<'a>(&self, Start { stage, data, sampler, .. }: Start<'a>) -> Box<dyn Objective + 'a> {
+        Box::new(Dpo { stage, data, sampler })
+    }
+}
 
 /// A loss over pairs of answers, [`plumb_core::recipe::DpoLoss`]: the mean over the step's pairs.
 ///

@@ -2,6 +2,7 @@
 
 pub mod dpo;
 pub mod grpo;
+pub mod registry;
 pub mod reward_model;
 pub mod sft;
 

@@ -6,6 +6,7 @@ use plumb_methods::loss::grpo::TokenStats;
 use plumb_methods::loss::reward::bradley_terry;
 use plumb_model::engine::Leaves;
 
+use super::registry::{Columns, Flaw, Length, Method, Needs, Start, non_negative, require};
 use super::{Grain, Lesson, Objective, pair_lesson};
 use crate::data::Sampler;
 use crate::error::Result;
@@ -14,6 +15,27 @@ use crate::pack::LossRow;
 use crate::plugins::StagePlugins;
 use crate::run::MetricSet;
 use crate::stage::StageData;
+
+/// A reward model, as the registry has it.
+pub struct RewardModelMethod;
+
+impl Method for RewardModelMethod {
+    fn check(&self, stage: &Stage) -> Result<(), Flaw> {
+        let coefficient = stage.reward_model.center_rewards_coefficient;
+        let key = "reward_model.center_rewards_coefficient";
+        require(non_negative(coefficient), key, "must be a finite number, 0 or more")
+    }
+
+    fn needs(&self, stage: &Stage) -> Needs {
+        let settings = &stage.reward_model;
+        let length = Length { settings: "reward_model", max: settings.max_length, truncate: settings.truncate };
+        Needs { rows: settings.batch_size, columns: Columns::Pairs(length), reference: false, score_head: true }
+    }
+
+    fn objective<'a>(&self, Start { stage, data, sampler, .. }: Start<'a>) -> Box<dyn Objective + 'a> {
+        Box::new(RewardModel { stage, data, sampler })
+    }
+}
 
 /// The Bradley-Terry loss over the scores of the policy's head: the mean over the step's pairs.
 ///

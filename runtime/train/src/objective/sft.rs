@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use plumb_core::recipe::Stage;
 use plumb_methods::loss;
 use plumb_methods::loss::grpo::TokenStats;
 use plumb_model::engine::Leaves;
 
+use super::registry::{Columns, Flaw, Length, Method, Needs, Start};
 use super::{Lesson, Objective, length_metrics, token_weights};
 use crate::data::Sampler;
 use crate::error::Result;
@@ -15,6 +17,24 @@ use crate::pack::{LossRow, parts};
 use crate::plugins::StagePlugins;
 use crate::run::{MetricSet, StepRecord};
 use crate::stage::StageData;
+
+/// Supervised fine-tuning, as the registry has it.
+pub struct SftMethod;
+
+impl Method for SftMethod {
+    fn check(&self, _stage: &Stage) -> Result<(), Flaw> {
+        Ok(())
+    }
+
+    fn needs(&self, stage: &Stage) -> Needs {
+        let length = Length { settings: "sft", max: stage.sft.max_length, truncate: true };
+        Needs { rows: stage.sft.batch_size, columns: Columns::Completions(length), reference: false, score_head: false }
+    }
+
+    fn objective<'a>(&self, Start { stage, data, sampler, .. }: Start<'a>) -> Box<dyn Objective + 'a> {
+        Box::new(Sft { stage: &stage.name, data, sampler, parts: stage.optimizer.gradient_accumulation_steps })
+    }
+}
 
 /// Negative log-likelihood of the data's completions: the mean over the step's completion tokens.
 pub struct Sft<'a> {

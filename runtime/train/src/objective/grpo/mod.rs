@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Tensor;
-use plumb_core::recipe::{RolloutWeights, Stage};
+use plumb_core::recipe::{Grpo as Settings, RolloutWeights, Stage};
 use plumb_methods::loss::grpo::{Clip, Terms, TokenStats, Totals, grpo, token_weight};
 use plumb_model::engine::Leaves;
 
+use super::registry::{Columns, Flaw, Method, Needs, Start, non_negative, positive, require};
 use super::{Lesson, Objective, for_each_token, per_token, token_weights};
 use crate::data::Sampler;
 use crate::error::Result;
@@ -23,6 +24,38 @@ use crate::plugins::StagePlugins;
 use crate::run::MetricSet;
 use crate::stage::StageData;
 use metrics::step_metrics;
+
+/// Group-relative policy optimization, as the registry has it.
+pub struct GrpoMethod;
+
+impl GrpoMethod {
+    /// Whether `kl` is measured: when beta is not 0, or `log_kl` asks for it.
+    fn with_reference(stage: &Stage) -> bool {
+        stage.grpo.beta != 0.0 || stage.grpo.log_kl
+    }
+}
+
+impl Method for GrpoMethod {
+    fn check(&self, stage: &Stage) -> Result<(), Flaw> {
+        let Settings { beta, num_iterations, epsilon, epsilon_high, importance_sampling_clip_max: cap, .. } = stage.grpo;
+        let rule = "must be at least 2: a completion's advantage is over the others of its group";
+        require(stage.rollout.num_generations >= 2, "rollout.num_generations", rule)?;
+        require(non_negative(beta), "grpo.beta", "must be a finite number, 0 or more")?;
+        require(num_iterations > 0, "grpo.num_iterations", "must be at least 1")?;
+        require((0.0..1.0).contains(&epsilon), "grpo.epsilon", "must be at least 0 and below 1")?;
+        require(epsilon_high.is_none_or(non_negative), "grpo.epsilon_high", "must be a finite number, 0 or more")?;
+        require(positive(cap), "grpo.importance_sampling_clip_max", "must be a finite number above 0")
+    }
+
+    fn needs(&self, stage: &Stage) -> Needs {
+        let reference = GrpoMethod::with_reference(stage);
+        Needs { rows: stage.rollout.prompts_per_step, columns: Columns::Prompts, reference, score_head: false }
+    }
+
+    fn objective<'a>(&self, Start { seed, stage, data, sampler }: Start<'a>) -> Box<dyn Objective + 'a> {
+        Box::new(Grpo { seed, stage, data, sampler, with_reference: GrpoMethod::with_reference(stage) })
+    }
+}
 
 /// GRPO over a stage's prompts, with the stage's plugins.
 pub struct Grpo<'a> {
