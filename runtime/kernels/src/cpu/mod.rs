@@ -18,6 +18,7 @@ pub mod adamw;
 pub mod global_norm;
 
 pub mod aligned;
+pub mod awake;
 pub mod ceilings;
 pub mod decode_attention;
 pub mod decode_rows;

@@ -21,6 +21,7 @@ mod plan;
 mod tests;
 mod weights;
 
+use plumb_kernels::cpu::awake::awake;
 use plumb_kernels::cpu::logprob::Logprobs;
 use plumb_kernels::cpu::matmul::Precision;
 use plumb_kernels::cpu::rope::RopeTable;
@@ -89,13 +90,13 @@ impl NativeEngine {
 impl Engine for NativeEngine {
     fn evaluate(&mut self, params: &Params, packed: &Packed, targets: &[Target], temperature: f32) -> Result<Leaves> {
         let plan = self.prepare(params, packed, targets, &[], temperature)?;
-        let answer = forward::forward(&self.model, params, &plan, &mut self.passing, &mut self.scratch);
+        let answer = awake(|| forward::forward(&self.model, params, &plan, &mut self.passing, &mut self.scratch));
         leaves(&plan, &answer, Vec::new())
     }
 
     fn hidden(&mut self, params: &Params, packed: &Packed) -> Result<Vec<f32>> {
         let plan = self.prepare(params, packed, &[], &[], 1.0)?;
-        Ok(forward::hidden(&self.model, params, &plan, &mut self.passing, &mut self.scratch))
+        Ok(awake(|| forward::hidden(&self.model, params, &plan, &mut self.passing, &mut self.scratch)))
     }
 
     fn forward_with(
@@ -108,7 +109,7 @@ impl Engine for NativeEngine {
     ) -> Result<Leaves> {
         self.last = None;
         let plan = self.prepare(params, packed, targets, rows, temperature)?;
-        let answer = forward::forward(&self.model, params, &plan, &mut self.kept, &mut self.scratch);
+        let answer = awake(|| forward::forward(&self.model, params, &plan, &mut self.kept, &mut self.scratch));
         let d = self.model.config.hidden_size;
         let hidden = self.kept.hidden.read((plan.rows.len() + rows.len()) * d)[plan.rows.len() * d..].to_vec();
         let leaves = leaves(&plan, &answer, hidden)?;
@@ -130,7 +131,7 @@ impl Engine for NativeEngine {
         }
         let incoming = plumb_kernels::cpu::logprob::LogprobGrads { logprobs: &dlogprobs, entropies: dentropies.as_deref() };
         let dhidden = &leaf_grads.hidden;
-        backward::backward(&self.model, params, plan, answer, incoming, dhidden, &self.kept, &mut self.scratch, grads);
+        awake(|| backward::backward(&self.model, params, plan, answer, incoming, dhidden, &self.kept, &mut self.scratch, grads));
         Ok(())
     }
 }

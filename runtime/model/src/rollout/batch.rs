@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use plumb_core::rollout::{Completion, FinishReason, Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
+use plumb_kernels::cpu::awake::awake;
 use rayon::prelude::*;
 
 use super::decoder::{Decoder, Row};
@@ -229,8 +230,7 @@ impl<'a> Batch<'a> {
         let first_of_next = self.next_group_line();
         let Batch { decoder, kv_pool, rows, sampled, draws, sampler, scratch, first_logits, .. } = self;
         let vocab_size = first_logits.len();
-        // One entry into the thread pool for the whole pass, rather than one for each matrix.
-        rayon::scope(|_| {
+        awake(|| {
             decoder.forward(rows, kv_pool);
             let mut draws = &mut draws[..];
             for (i, rows) in sampled.chunks(LOGIT_ROWS).enumerate() {

@@ -144,13 +144,12 @@ pub(super) type Block = [[f32; BLOCK]; BLOCK];
 /// The instructions of one step of k, between the labels of a loop. Registers: 0 to 3 sums, 4 and 5 rows, 6 and 7 columns.
 #[cfg(target_arch = "x86_64")]
 macro_rules! product_loop {
-    ($operands:expr, $out:expr, rows: $rows:tt, a: $a:tt, b: $b:tt, ahead: $ahead:tt) => {{
+    ($operands:expr, $out:expr, rows: $rows:tt, a: $a:tt, b: $b:tt) => {{
         let Operands { a: [a0, a1], b, k_tiles, .. } = $operands;
         asm!(
             "tilezero tmm0", "tilezero tmm1",
             product_loop!(@rows $rows, "tilezero tmm2\ntilezero tmm3"),
             "2:",
-            product_loop!(@ahead $ahead $b),
             "tileloadd tmm6, [{b} + {stride}]",
             "tileloadd tmm4, [{a0} + {stride}]",
             "tileloadd tmm7, [{b} + {stride} + 1024]",
@@ -192,14 +191,6 @@ macro_rules! product_loop {
     (@rows_two $rows:tt $two:tt, $text:expr) => { "" };
     (@planes 1) => { 1 };
     (@planes 2) => { 2 };
-    (@ahead no $b:tt) => { "" };
-    (@ahead yes 1) => { product_loop!(@lines "0" "64" "128" "192" "256" "320" "384" "448" "512" "576" "640" "704" "768" "832" "896" "960"
-        "1024" "1088" "1152" "1216" "1280" "1344" "1408" "1472" "1536" "1600" "1664" "1728" "1792" "1856" "1920" "1984") };
-    (@ahead yes 2) => { product_loop!(@lines "0" "64" "128" "192" "256" "320" "384" "448" "512" "576" "640" "704" "768" "832" "896" "960"
-        "1024" "1088" "1152" "1216" "1280" "1344" "1408" "1472" "1536" "1600" "1664" "1728" "1792" "1856" "1920" "1984"
-        "2048" "2112" "2176" "2240" "2304" "2368" "2432" "2496" "2560" "2624" "2688" "2752" "2816" "2880" "2944" "3008"
-        "3072" "3136" "3200" "3264" "3328" "3392" "3456" "3520" "3584" "3648" "3712" "3776" "3840" "3904" "3968" "4032") };
-    (@lines $($at:literal)*) => { concat!($("prefetcht0 [{b} + 16384 + ", $at, "]\n"),*) };
 }
 
 /// Computes a block. `rows` is the number of row tiles, 1 or 2; with 1 only the first 16 rows of `out` are written.
@@ -207,31 +198,26 @@ macro_rules! product_loop {
 /// # Safety
 /// The pointers of `operands` lead to as many tiles as they say (of `a`, `rows` of them); `k_tiles` is not 0.
 #[cfg(target_arch = "x86_64")]
-pub(super) unsafe fn multiply_block(_: &Configured, operands: Operands, rows: usize, stream: bool, out: &mut Block) {
+pub(super) unsafe fn multiply_block(_: &Configured, operands: Operands, rows: usize, out: &mut Block) {
     let out = out.as_mut_ptr();
     // SAFETY: the loop reads `k_tiles` tiles of each operand, which the caller vouches for, and writes the 32 × 32 floats of `out`.
-    // A prefetch may name any address.
     unsafe {
-        match (rows, operands.a_planes, operands.b_planes, stream) {
-            (1, Planes::One, Planes::One, _) => product_loop!(operands, out, rows: 1, a: 1, b: 1, ahead: yes),
-            (1, Planes::Two, Planes::One, _) => product_loop!(operands, out, rows: 1, a: 2, b: 1, ahead: yes),
-            (1, Planes::One, Planes::Two, _) => product_loop!(operands, out, rows: 1, a: 1, b: 2, ahead: yes),
-            (1, Planes::Two, Planes::Two, _) => product_loop!(operands, out, rows: 1, a: 2, b: 2, ahead: yes),
-            (_, Planes::One, Planes::One, true) => product_loop!(operands, out, rows: 2, a: 1, b: 1, ahead: yes),
-            (_, Planes::Two, Planes::One, true) => product_loop!(operands, out, rows: 2, a: 2, b: 1, ahead: yes),
-            (_, Planes::One, Planes::Two, true) => product_loop!(operands, out, rows: 2, a: 1, b: 2, ahead: yes),
-            (_, Planes::Two, Planes::Two, true) => product_loop!(operands, out, rows: 2, a: 2, b: 2, ahead: yes),
-            (_, Planes::One, Planes::One, false) => product_loop!(operands, out, rows: 2, a: 1, b: 1, ahead: no),
-            (_, Planes::Two, Planes::One, false) => product_loop!(operands, out, rows: 2, a: 2, b: 1, ahead: no),
-            (_, Planes::One, Planes::Two, false) => product_loop!(operands, out, rows: 2, a: 1, b: 2, ahead: no),
-            (_, Planes::Two, Planes::Two, false) => product_loop!(operands, out, rows: 2, a: 2, b: 2, ahead: no),
+        match (rows, operands.a_planes, operands.b_planes) {
+            (1, Planes::One, Planes::One) => product_loop!(operands, out, rows: 1, a: 1, b: 1),
+            (1, Planes::Two, Planes::One) => product_loop!(operands, out, rows: 1, a: 2, b: 1),
+            (1, Planes::One, Planes::Two) => product_loop!(operands, out, rows: 1, a: 1, b: 2),
+            (1, Planes::Two, Planes::Two) => product_loop!(operands, out, rows: 1, a: 2, b: 2),
+            (_, Planes::One, Planes::One) => product_loop!(operands, out, rows: 2, a: 1, b: 1),
+            (_, Planes::Two, Planes::One) => product_loop!(operands, out, rows: 2, a: 2, b: 1),
+            (_, Planes::One, Planes::Two) => product_loop!(operands, out, rows: 2, a: 1, b: 2),
+            (_, Planes::Two, Planes::Two) => product_loop!(operands, out, rows: 2, a: 2, b: 2),
         }
     }
 }
 
 /// No machine without x86-64 can make an [`Amx`].
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn multiply_block(_: &Configured, _: Operands, _: usize, _: bool, _: &mut Block) {
+pub(super) unsafe fn multiply_block(_: &Configured, _: Operands, _: usize, _: &mut Block) {
     unreachable!("there are no tiles");
 }
 

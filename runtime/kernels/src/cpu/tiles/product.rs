@@ -151,7 +151,7 @@ impl Product<'_> {
     /// All of the result, in tasks of about equal sides.
     fn run(&self, store: Store, target: Target, rows: usize, columns: usize, steps: usize) {
         if rows * columns * steps < PARALLEL_FROM || rayon::current_num_threads() == 1 {
-            return self.task(store, target, 0..rows, 0..columns, false);
+            return self.task(store, target, 0..rows, 0..columns);
         }
         let side = (TASK_MOST / 2 / steps / BLOCK * BLOCK).clamp(2 * BLOCK, 16 * BLOCK);
         // Small results are cut smaller, for all threads to have some of it.
@@ -159,12 +159,12 @@ impl Product<'_> {
         let (down, across) = (rows.div_ceil(side), columns.div_ceil(side));
         (0..down * across).into_par_iter().with_max_len(1).for_each(|task| {
             let (i, j) = (task % down * side, task / down * side);
-            self.task(store, target, i..rows.min(i + side), j..columns.min(j + side), false);
+            self.task(store, target, i..rows.min(i + side), j..columns.min(j + side));
         });
     }
 
     /// The part of the result in these rows and columns, which begin at whole blocks.
-    fn task(&self, store: Store, target: Target, rows: Range<usize>, columns: Range<usize>, stream: bool) {
+    fn task(&self, store: Store, target: Target, rows: Range<usize>, columns: Range<usize>) {
         let configured = Configured::new(self.amx);
         let strip = self.k_tiles * self.a_planes.count() * TILE_LEN;
         let panel = self.k_tiles * 2 * self.b_planes.count() * TILE_LEN;
@@ -184,7 +184,7 @@ impl Product<'_> {
                     k_tiles: self.k_tiles,
                 };
                 // SAFETY: the slices hold the strips and the panel; there is a step of k, or there would be no chunk.
-                unsafe { multiply_block(&configured, operands, row_tiles, stream && row == rows.start, &mut block) };
+                unsafe { multiply_block(&configured, operands, row_tiles, &mut block) };
                 // SAFETY: the caller gives this task the rows and columns to itself.
                 unsafe { write_block(store, &block, target.at(row, column), height, width) };
             }
@@ -221,7 +221,7 @@ pub(in crate::cpu) fn peak_work(amx: Amx) -> usize {
     let mut block = [[0.0; BLOCK]; BLOCK];
     for _ in 0..TIMES {
         // SAFETY: both operands are `K_TILES` tiles of one plane, those of `b` twice as many.
-        unsafe { multiply_block(&configured, operands, 2, false, &mut block) };
+        unsafe { multiply_block(&configured, operands, 2, &mut block) };
     }
     TIMES * 2 * BLOCK * BLOCK * K_TILES * TILE_K
 }
@@ -311,14 +311,14 @@ impl PackedB {
                 Product { amx: self.amx, a: packed_x, a_planes: x_planes, b: &self.data, b_planes: self.planes, k_tiles };
             let threads = rayon::current_num_threads();
             if threads == 1 || m * n * k < PARALLEL_FROM {
-                return product.task(Store::Set, target, 0..m, 0..n, true);
+                return product.task(Store::Set, target, 0..m, 0..n);
             }
             // Twice as many parts as threads: a core that is busy with something else holds up half a part, not half the work.
             let panels = n.div_ceil(BLOCK);
             let parts = panels.min(2 * threads);
             (0..parts).into_par_iter().with_max_len(1).for_each(|part| {
                 let columns = part * panels / parts * BLOCK..n.min((part + 1) * panels / parts * BLOCK);
-                product.task(Store::Set, target, 0..m, columns, true);
+                product.task(Store::Set, target, 0..m, columns);
             });
         });
     }
