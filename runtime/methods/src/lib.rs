@@ -8,3 +8,7 @@
 pub mod advantage;
 pub mod kl;
 pub mod loss;
+pub mod softmax;
+pub mod stats;
+#[cfg(test)]
+pub(crate) mod testing;
