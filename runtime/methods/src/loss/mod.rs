@@ -4,11 +4,15 @@
 //! `Σ_t weight_t · loss_t`, so that micro-batches simply add up. Losses over sequences ([`dpo`]) first make sums over tokens, and
 //! have a weight per pair. The graphs take any float dtype: float32 in training, float64 where reference numbers are compared.
 
+pub mod divergence;
 pub mod dpo;
 pub mod grpo;
 pub mod importance;
+pub mod kto;
+pub mod orpo;
 pub mod reward;
 pub mod sft;
+pub mod simpo;
 
 use candle_core::{Device, Tensor, Var, WithDType};
 
@@ -19,6 +23,11 @@ pub fn log_sigmoid(x: &Tensor) -> candle_core::Result<Tensor> {
     let m = x.detach().relu()?;
     let shifted = (x - &m)?;
     &shifted - (m.neg()?.exp()? + shifted.exp()?)?.log()?
+}
+
+/// Mean of losses, `[]`; 0 without any.
+pub fn mean(losses: &Tensor) -> candle_core::Result<Tensor> {
+    losses.sum_all()? / losses.elem_count().max(1) as f64
 }
 
 /// Value of a loss and its gradient by the log-probabilities, `[M]`.
