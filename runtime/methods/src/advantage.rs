@@ -69,12 +69,17 @@ pub fn mean<F: Float>(values: &[F]) -> F {
 
 /// Standard deviation dividing by `n - ddof`; 0 where that is not positive.
 pub fn std_dev<F: Float>(values: &[F], ddof: usize) -> F {
+    variance(values, ddof).sqrt()
+}
+
+/// Variance dividing by `n - ddof`; 0 where that is not positive.
+pub fn variance<F: Float>(values: &[F], ddof: usize) -> F {
     if values.len() <= ddof {
         return F::zero();
     }
     let center = mean(values);
     let squares = values.iter().fold(F::zero(), |sum, &x| sum + (x - center) * (x - center));
-    (squares / count(values.len() - ddof)).sqrt()
+    squares / count(values.len() - ddof)
 }
 
 fn count<F: Float>(n: usize) -> F {

@@ -26,6 +26,13 @@ pub fn estimate_tensor(estimator: KlEstimator, policy: &Tensor, reference: &Tens
     }
 }
 
+/// KL(p ‖ q) = `Σ_v p_v (ln p_v - ln q_v)` over the whole vocabulary, the last dimension; gradient flows through both.
+///
+/// Of log-probabilities of one shape `[.., V]`, nats; returns `[..]`.
+pub fn divergence(log_p: &Tensor, log_q: &Tensor) -> candle_core::Result<Tensor> {
+    (log_p.exp()? * (log_p - log_q)?)?.sum(candle_core::D::Minus1)
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
@@ -52,6 +59,9 @@ mod tests {
             let expected: f64 = p.iter().zip(&q).map(|(p, q)| p * estimate(estimator, p.ln(), q.ln())).sum();
             assert!((expected - exact).abs() < 1e-15, "{estimator:?}");
         }
+        let logs = |p: [f64; 3]| Tensor::new(&p.map(f64::ln), &Device::Cpu).unwrap();
+        let full = divergence(&logs(p), &logs(q)).unwrap().to_scalar::<f64>().unwrap();
+        assert!((full - exact).abs() < 1e-15);
     }
 
     #[test]

@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 pub mod advantage;
+pub mod evaluation;
 pub mod kl;
 pub mod loss;
+pub mod reward;
 pub mod softmax;
 pub mod stats;
 #[cfg(test)]

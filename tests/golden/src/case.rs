@@ -36,6 +36,13 @@ impl Case {
         Ok(get(&self.params, name)?.unwrap_or(default))
     }
 
+    /// A constant that is one of some words; the first of them where it is absent or null.
+    pub fn choice<T: Copy>(&self, name: &str, options: &[(&str, T)]) -> Result<T> {
+        let Some(word) = get::<String>(&self.params, name)? else { return Ok(options[0].1) };
+        let found = options.iter().find(|(option, _)| *option == word);
+        found.map(|(_, value)| *value).ok_or_else(|| anyhow!("`{name}` cannot be `{word}`"))
+    }
+
     /// An input by name.
     pub fn input<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         get(&self.inputs, name)?.ok_or_else(|| anyhow!("the case has no input `{name}`"))

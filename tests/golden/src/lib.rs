@@ -7,6 +7,7 @@
 
 pub mod case;
 pub mod compare;
+pub mod groups;
 pub mod sheets;
 pub mod tensor;
 

@@ -4,15 +4,19 @@
 //! `Σ_t weight_t · loss_t`, so that micro-batches simply add up. Losses over sequences ([`dpo`]) first make sums over tokens, and
 //! have a weight per pair. The graphs take any float dtype: float32 in training, float64 where reference numbers are compared.
 
+pub mod contrastive;
 pub mod divergence;
 pub mod dpo;
 pub mod grpo;
 pub mod importance;
 pub mod kto;
 pub mod orpo;
+pub mod ranking;
 pub mod reward;
+pub mod sequence;
 pub mod sft;
 pub mod simpo;
+pub mod superhf;
 
 use candle_core::{Device, Tensor, Var, WithDType};
 

@@ -2,6 +2,7 @@
 
 use crate::case::{Operation, Sheet};
 
+mod layers;
 mod s01_online_iterative_rlhf;
 mod s02_basereward;
 mod s03_dpa;

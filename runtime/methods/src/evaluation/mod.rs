@@ -1,0 +1,6 @@
+//! What evaluations compute: accuracies, curves over best-of-n, calibration and diversity. Without a value there is None, not NaN.
+
+pub mod benchmark;
+pub mod best_of_n;
+pub mod calibration;
+pub mod diversity;

@@ -1,0 +1,11 @@
+//! Reward models beyond one linear head, and how several of their outputs become one number.
+
+pub mod combine;
+pub mod ensemble;
+pub mod expectation_maximization;
+pub mod features;
+pub mod gating;
+pub mod gaussian;
+pub mod mixture;
+pub mod mlp;
+pub mod ridge;
