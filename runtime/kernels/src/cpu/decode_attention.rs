@@ -99,28 +99,53 @@ const MAX_HEAD_DIM: usize = 256;
 #[inline(always)]
 fn decode_attention_body(q: &[f32], spans: [KvSpan<'_>; 2], head_dim: usize, scale: f32, out: &mut [f32]) {
     assert!(head_dim <= MAX_HEAD_DIM, "heads of {head_dim} are wider than {MAX_HEAD_DIM}");
+    let heads = q.len() / head_dim;
+    let mut done = 0;
+    while done < heads {
+        let here = (heads - done).min(4);
+        let (q, out) = (&q[done * head_dim..][..here * head_dim], &mut out[done * head_dim..][..here * head_dim]);
+        match here {
+            1 => attend::<1>(q, spans, head_dim, scale, out),
+            2 => attend::<2>(q, spans, head_dim, scale, out),
+            3 => attend::<3>(q, spans, head_dim, scale, out),
+            _ => attend::<4>(q, spans, head_dim, scale, out),
+        }
+        done += here;
+    }
+}
+
+/// `N` heads side by side: each waits for its own sums most of the time, and together they keep the machine busy.
+#[inline(always)]
+fn attend<const N: usize>(q: &[f32], spans: [KvSpan<'_>; 2], head_dim: usize, scale: f32, out: &mut [f32]) {
     let stride = value_stride(head_dim);
-    for (q, out) in q.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
-        let (mut max, mut total) = (f32::NEG_INFINITY, 0.0_f32);
-        let mut sums = [[0.0_f32; LANES]; MAX_HEAD_DIM / LANES];
-        let sums = &mut sums[..stride / LANES];
-        for span in spans {
-            for (keys, values) in span.blocks(head_dim) {
-                let scores = block_scores(q, keys, scale, values.len() / stride);
-                let block_max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                if block_max > max {
-                    let rescale = exp(max - block_max);
-                    max = block_max;
-                    total *= rescale;
-                    sums.iter_mut().flatten().for_each(|sum| *sum *= rescale);
+    let (mut max, mut total) = ([f32::NEG_INFINITY; N], [0.0_f32; N]);
+    let mut sums = [[[0.0_f32; LANES]; MAX_HEAD_DIM / LANES]; N];
+    for span in spans {
+        for (keys, values) in span.blocks(head_dim) {
+            let mut weights = [[0.0; KEY_BLOCK]; N];
+            for (q, scores) in q.chunks_exact(head_dim).zip(&mut weights) {
+                *scores = block_scores(q, keys, scale, values.len() / stride);
+            }
+            for h in 0..N {
+                let block_max = largest(&weights[h]);
+                if block_max > max[h] {
+                    let rescale = exp(max[h] - block_max);
+                    max[h] = block_max;
+                    total[h] *= rescale;
+                    sums[h][..stride / LANES].iter_mut().flatten().for_each(|sum| *sum *= rescale);
                 }
+            }
+            for h in 0..N {
                 // A loop, as `map` on an array is a function of its own, compiled without this instruction set.
-                let mut weights = scores;
-                for weight in &mut weights {
-                    *weight = exp(*weight - max);
+                for weight in &mut weights[h] {
+                    *weight = exp(*weight - max[h]);
                 }
-                total += weights.iter().sum::<f32>();
-                for (chunk, sums) in sums.iter_mut().enumerate() {
+            }
+            for h in 0..N {
+                total[h] += weights[h].iter().sum::<f32>();
+            }
+            for (sums, weights) in sums.iter_mut().zip(&weights) {
+                for (chunk, sums) in sums[..stride / LANES].iter_mut().enumerate() {
                     let mut sum = *sums;
                     for (weight, value) in weights.iter().zip(values.chunks_exact(stride)) {
                         let value: &[f32; LANES] = value[chunk * LANES..][..LANES].try_into().expect("a chunk has 16 values");
@@ -132,10 +157,26 @@ fn decode_attention_body(q: &[f32], spans: [KvSpan<'_>; 2], head_dim: usize, sca
                 }
             }
         }
+    }
+    for ((out, sums), total) in out.chunks_exact_mut(head_dim).zip(&sums).zip(total) {
         for (out, sum) in out.iter_mut().zip(sums.iter().flatten()) {
             *out = sum / total;
         }
     }
+}
+
+/// By halves, which takes fewer steps than one after the other and is the same number.
+#[inline(always)]
+fn largest(scores: &[f32; KEY_BLOCK]) -> f32 {
+    let mut halves = *scores;
+    let mut width = KEY_BLOCK / 2;
+    while width > 0 {
+        for i in 0..width {
+            halves[i] = halves[i].max(halves[i + width]);
+        }
+        width /= 2;
+    }
+    halves[0]
 }
 
 /// `scale · q · K` for a block, with -inf past its last token. Four chains over `head_dim` hide the latency of the adds.
