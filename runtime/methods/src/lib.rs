@@ -9,7 +9,10 @@ pub mod advantage;
 pub mod evaluation;
 pub mod kl;
 pub mod loss;
+pub mod returns;
 pub mod reward;
+pub mod schedule;
+pub mod selection;
 pub mod softmax;
 pub mod stats;
 #[cfg(test)]

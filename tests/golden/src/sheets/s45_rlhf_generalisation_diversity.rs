@@ -10,9 +10,11 @@ use plumb_methods::evaluation::diversity::{
     InferenceLabels, Ngrams, distinct_ngrams, embedding_diversity, inference_diversity, report,
 };
 use plumb_methods::kl;
+use plumb_methods::schedule::AdaptiveKl;
 use plumb_methods::stats::dot;
 use serde_json::{Map, json};
 
+use crate::tensor::mask_rows;
 use crate::{Answer, Case, Sheet};
 
 /// The sheet's operations.
@@ -25,6 +27,7 @@ pub const SHEET: Sheet = Sheet {
         ("nli_diversity", nli_diversity),
         ("best_of_n_expectation", best_of_n_expectation),
         ("kl_estimator", kl_estimator),
+        ("adaptive_kl_controller", adaptive_kl_controller),
         ("generalisation_gap", generalisation_gap_of),
     ],
 };
@@ -76,13 +79,18 @@ fn kl_estimator(case: &Case) -> Result<Answer> {
         other => bail!("no estimator of kind {other}"),
     };
     let (policy, reference): (Vec<Vec<f64>>, Vec<Vec<f64>>) = (case.input("policy_logps")?, case.input("ref_logps")?);
-    let mask: Vec<Vec<u8>> = case.input("mask")?;
-    let token = |i: usize, t: usize| match mask[i][t] {
-        0 => 0.0,
-        _ => kl::estimate(estimator, policy[i][t], reference[i][t]),
-    };
+    let mask = mask_rows(case, "mask")?;
+    let token = |i: usize, t: usize| if mask[i][t] { kl::estimate(estimator, policy[i][t], reference[i][t]) } else { 0.0 };
     let rows = (0..policy.len()).map(|i| (0..policy[i].len()).map(|t| token(i, t)).collect());
     Ok(json!({ "per_token": rows.collect::<Vec<Vec<f64>>>() }))
+}
+
+fn adaptive_kl_controller(case: &Case) -> Result<Answer> {
+    let mut controller =
+        AdaptiveKl { coefficient: case.param("initial")?, target: case.param("target")?, horizon: case.param("horizon")? };
+    let observations: Vec<(f64, f64)> = case.input("observations")?;
+    let coefficients: Vec<f64> = observations.iter().map(|(kl, sequences)| controller.update(*kl, *sequences)).collect();
+    Ok(json!({ "coefficients": coefficients }))
 }
 
 fn generalisation_gap_of(case: &Case) -> Result<Answer> {

@@ -1,0 +1,5 @@
+//! Which completions, pairs and tokens go on.
+
+pub mod prefix;
+pub mod top_k;
+pub mod truncation;
