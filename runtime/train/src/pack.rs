@@ -26,15 +26,27 @@ pub struct LossRow {
     pub ref_logprobs: Vec<f32>,
     /// The sampler's, one per token; empty where it had the policy's own weights.
     pub rollout_logprobs: Vec<f32>,
-    /// By how much the chosen answer of the row's pair should win, where a reward is learned.
+    /// By how much the chosen answer of the row's pair should win, where that is learned.
     pub margin: f64,
+    /// Whether the completion is a good one, where that is learned.
+    pub label: bool,
 }
 
 impl LossRow {
     /// A row without policy terms.
     pub fn new(prompt: Arc<[u32]>, completion: Vec<u32>, token_weight: f64) -> Self {
         let (advantages, old_logprobs, ref_logprobs, rollout_logprobs) = Default::default();
-        LossRow { prompt, completion, token_weight, advantages, old_logprobs, ref_logprobs, rollout_logprobs, margin: 0.0 }
+        LossRow {
+            prompt,
+            completion,
+            token_weight,
+            advantages,
+            old_logprobs,
+            ref_logprobs,
+            rollout_logprobs,
+            margin: 0.0,
+            label: true,
+        }
     }
 }
 

@@ -23,8 +23,10 @@ use crate::prompt::Prompter;
 pub struct StageData {
     /// Training rows, in an order that depends on the seed alone.
     pub examples: Vec<Example>,
-    /// Their completions; empty but in `sft` stages.
+    /// Their completions; empty but in stages that learn from them.
     pub completions: Vec<Vec<u32>>,
+    /// Whether each of the completions is a good one; empty but in stages that learn from labels.
+    pub labels: Vec<bool>,
     /// Their answers; empty but in stages that learn from preferences.
     pub pairs: Vec<AnswerPair>,
     /// Rows for the evaluation.
@@ -68,7 +70,9 @@ impl StageData {
             Columns::Prompts => {
                 room(rollout.max_completion_length, "rollout.max_completion_length")?.min(rollout.max_prompt_length)
             }
-            Columns::Completions(length) | Columns::Pairs(length) => length.max.min(context).saturating_sub(1),
+            Columns::Completions(length) | Columns::Pairs(length) | Columns::Labels(length) => {
+                length.max.min(context).saturating_sub(1)
+            }
         };
         let rows = data::read(train, base)?;
         let (chosen, held_out) = data::split(rows.len(), *holdout, *max_rows, seed);
@@ -91,8 +95,24 @@ impl StageData {
                     let pair = pair(&prompter, &rows[i], one.prompt.tokens.len(), length, &stage.name);
                     this.pairs.push(pair.map_err(|error| of_stage(error, &stage.name))?);
                 }
+                Columns::Labels(length) => {
+                    let length = Length { max: length.max.min(context), ..length };
+                    let labelled = labelled(&prompter, &rows[i], one.prompt.tokens.len(), length, &stage.name);
+                    for (completion, label) in labelled.map_err(|error| of_stage(error, &stage.name))? {
+                        this.completions.push(completion);
+                        this.labels.push(label);
+                        this.examples.push(one.clone());
+                    }
+                    continue;
+                }
             }
             this.examples.push(one);
+        }
+        if let (Columns::Labels(_), Some(first)) = (columns, this.labels.first())
+            && this.labels.iter().all(|label| label == first)
+        {
+            let reason = format!("every `label` is {first}: there is nothing to tell apart; add rows with the other label");
+            return Err(Error::Recipe { key: format!("stages.{}.data.train", stage.name), reason });
         }
         if let Some(eval) = &stage.eval {
             let length = eval.max_completion_length.unwrap_or(rollout.max_completion_length);
@@ -129,6 +149,8 @@ impl StageData {
         self.examples.retain(|_| kept.next().unwrap_or(true));
         let mut kept = (0..self.completions.len()).map(|row| dropped.binary_search(&row).is_err());
         self.completions.retain(|_| kept.next().unwrap_or(true));
+        let mut kept = (0..self.labels.len()).map(|row| dropped.binary_search(&row).is_err());
+        self.labels.retain(|_| kept.next().unwrap_or(true));
         let mut kept = (0..self.pairs.len()).map(|row| dropped.binary_search(&row).is_err());
         self.pairs.retain(|_| kept.next().unwrap_or(true));
     }
@@ -144,30 +166,50 @@ fn of_stage(error: Error, stage: &str) -> Error {
     }
 }
 
+/// Cuts an answer whose prompt has `prompt` tokens to the stage's length, or refuses it.
+fn fit(row: &Row, name: &str, answer: &mut Vec<u32>, prompt: usize, length: Length, stage: &str) -> Result<()> {
+    let Length { settings, max: limit, truncate } = length;
+    let (key, tokens) = (format!("stages.{stage}.{settings}"), prompt + answer.len());
+    if tokens > limit && !truncate {
+        return Err(row.error(format!(
+            "prompt and `{name}` have {tokens} tokens, more than the {limit} allowed; raise `{key}.max_length`, within the model's \
+             context, or cut such answers with `{key}.truncate = true`"
+        )));
+    }
+    answer.truncate(limit - prompt);
+    Ok(())
+}
+
 /// The answers of a row whose prompt has `prompt` tokens.
 fn pair(prompter: &Prompter, row: &Row, prompt: usize, length: Length, stage: &str) -> Result<AnswerPair> {
-    let Length { settings, max: limit, truncate } = length;
-    let key = format!("stages.{stage}.{settings}");
     let (mut chosen, mut rejected) = prompter.pair(row)?;
-    for (name, answer) in [("chosen", &mut chosen), ("rejected", &mut rejected)] {
-        let tokens = prompt + answer.len();
-        if tokens > limit && !truncate {
-            return Err(row.error(format!(
-                "prompt and `{name}` have {tokens} tokens, more than the {limit} allowed; raise `{key}.max_length`, within the model's \
-                 context, or cut such answers with `{key}.truncate = true`"
-            )));
-        }
-        answer.truncate(limit - prompt);
-    }
+    fit(row, "chosen", &mut chosen, prompt, length, stage)?;
+    fit(row, "rejected", &mut rejected, prompt, length, stage)?;
     if chosen == rejected {
         let reason = "`chosen` and `rejected` are the same tokens, so nothing is preferred; remove the row";
-        return Err(row.error(if truncate { format!("{reason}, or raise `{key}.max_length`") } else { reason.into() }));
+        let raise = format!("{reason}, or raise `stages.{stage}.{}.max_length`", length.settings);
+        return Err(row.error(if length.truncate { raise } else { reason.into() }));
     }
     let margin = match row.columns.get("margin") {
         None | Some(Value::Null) => 0.0,
         Some(margin) => margin.as_f64().ok_or_else(|| row.error(format!("column `margin` is {margin}, not a number")))?,
     };
     Ok(AnswerPair { chosen, rejected, margin })
+}
+
+/// The labelled completions of a row: its own, or those of its pair, of which the chosen one is good.
+fn labelled(prompter: &Prompter, row: &Row, prompt: usize, length: Length, stage: &str) -> Result<Vec<(Vec<u32>, bool)>> {
+    if row.columns.contains_key("chosen") && !row.columns.contains_key("completion") {
+        let AnswerPair { chosen, rejected, .. } = pair(prompter, row, prompt, length, stage)?;
+        return Ok(vec![(chosen, true), (rejected, false)]);
+    }
+    let mut completion = prompter.completion(row)?;
+    fit(row, "completion", &mut completion, prompt, length, stage)?;
+    match row.columns.get("label") {
+        Some(&Value::Bool(label)) => Ok(vec![(completion, label)]),
+        Some(other) => Err(row.error(format!("column `label` is {other}, not true or false"))),
+        None => Err(row.error("column `label` is missing: true for a good completion, false for a bad one")),
+    }
 }
 
 /// Rows of a step over pairs, two for each of `chosen`, and their division into `parts`, which never parts a pair. Each row's weight is

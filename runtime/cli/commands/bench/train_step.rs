@@ -4,14 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use plumb_core::recipe::{EngineKind, Optimizer, Stage};
+use plumb_core::recipe::{Algorithm, EngineKind, Optimizer, Stage};
 use plumb_kernels::cpu::global_norm::global_norm;
 use plumb_model::rollout::WeightFormat;
 use plumb_train::data::Sampler;
-use plumb_train::objective::Objective;
-use plumb_train::objective::dpo::Dpo;
-use plumb_train::objective::grpo::Grpo;
-use plumb_train::objective::sft::Sft;
+use plumb_train::objective::registry::{self, Start};
 use plumb_train::optimizer::{AdamW, clip_scale};
 use plumb_train::pack::LossRow;
 use plumb_train::policy::Policy;
@@ -245,12 +242,13 @@ impl Steps {
     fn step(&mut self, policy: &mut Policy, mut rows: Vec<LossRow>) -> anyhow::Result<Phases> {
         let start = Instant::now();
         let sampler = Sampler::new(0, 0, 1, 1).expect("one row fills a step of one");
-        let (stage, data) = (&self.stage, &self.data);
-        let objective: Box<dyn Objective> = match self.loss {
-            Loss::Sft => Box::new(Sft { stage: &stage.name, data, sampler, parts: 1 }),
-            Loss::Grpo => Box::new(Grpo { seed: 0, stage, data, sampler, with_reference: self.reference.is_some() }),
-            Loss::Dpo => Box::new(Dpo { stage, data, sampler }),
+        let algorithm = match self.loss {
+            Loss::Sft => Algorithm::Sft,
+            Loss::Grpo => Algorithm::Grpo,
+            Loss::Dpo => Algorithm::Dpo,
         };
+        let start_of = Start { seed: 0, stage: &self.stage, data: &self.data, sampler };
+        let objective = registry::method(algorithm).objective(start_of);
         if let Some(reference) = &mut self.reference {
             // Pairs stay together, as they do in the pass with gradients.
             let together = if self.loss == Loss::Dpo { 2 } else { 1 };

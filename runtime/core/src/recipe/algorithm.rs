@@ -1,7 +1,17 @@
 //! Settings of the algorithms: how batches are made, and losses.
 
+mod cpo;
+mod kto;
+mod orpo;
+mod simpo;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use cpo::{Cpo, CpoLoss};
+pub use kto::{Kto, KtoLoss};
+pub use orpo::Orpo;
+pub use simpo::Simpo;
 
 /// Supervised fine-tuning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +55,32 @@ pub struct Dpo {
     pub ld_alpha: Option<f64>,
     /// Temperature of `discopop`'s blend.
     pub discopop_tau: f64,
+    /// Which divergence from the reference is penalized: log-ratios x become f'(e^x) before the loss compares them (f-DPO, Wang et al. 2024). Of
+    /// losses that are functions of h.
+    pub f_divergence_type: FDivergence,
+    /// α of `alpha_divergence`.
+    pub f_alpha_divergence_coef: f64,
+    /// Weight of the chosen answers' negative log-likelihood, a mean over their tokens, beside the loss (Pang et al. 2024, Liu et al. 2024).
+    /// Nothing when absent. It holds up the chosen answers' likelihood, which otherwise often falls.
+    pub rpo_alpha: Option<f64>,
+    /// Whether the column `margin` says by how much beta h should be above 0: it is subtracted (Amini et al. 2024). Of `sigmoid`,
+    /// `robust` and `hinge`.
+    pub margins: bool,
+}
+
+/// Divergences of f-DPO, by TRL's names, with f'(u) of the ratio u = e^x of policy to reference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FDivergence {
+    /// ln u: plain DPO.
+    #[default]
+    ReverseKl,
+    /// 1 - 1 / u.
+    ForwardKl,
+    /// ln(2u / (1 + u)).
+    JsDivergence,
+    /// (u^(α - 1) - 1) / (α - 1): the forward KL at α = 0, the reverse KL at 1.
+    AlphaDivergence,
 }
 
 impl Default for Dpo {
@@ -60,6 +96,10 @@ impl Default for Dpo {
             average_log_prob: None,
             ld_alpha: None,
             discopop_tau: 0.05,
+            f_divergence_type: FDivergence::ReverseKl,
+            f_alpha_divergence_coef: 0.5,
+            rpo_alpha: None,
+            margins: false,
         }
     }
 }
@@ -126,6 +166,12 @@ pub enum DpoLoss {
 }
 
 impl DpoLoss {
+    /// Whether it is a function of h alone, so that what the two answers of a prompt have in common does not matter.
+    pub fn is_of_differences(self) -> bool {
+        use DpoLoss::{Discopop, ExoPair, Hinge, Ipo, Robust, Sigmoid};
+        matches!(self, Sigmoid | Hinge | Ipo | ExoPair | Robust | Discopop)
+    }
+
     /// Whether pairs are compared with each other, by rank.
     pub fn sorts(self) -> bool {
         matches!(self, DpoLoss::Aot | DpoLoss::AotUnpaired)

@@ -14,7 +14,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use algorithm::{
-    Dpo, DpoLoss, Grpo, KlEstimator, LossType, RewardModel, Rollout, RolloutWeights, ScaleRewards, Sft, Speculation,
+    Cpo, CpoLoss, Dpo, DpoLoss, FDivergence, Grpo, KlEstimator, Kto, KtoLoss, LossType, Orpo, RewardModel, Rollout,
+    RolloutWeights, ScaleRewards, Sft, Simpo, Speculation,
 };
 pub use plugin::{
     FaultPolicy, FilterScope, FilterStage, FilterUse, Grants, JudgeUse, LimitsUse, PluginUse, RewardUse, ScheduledSwap,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::algorithm::{Dpo, Grpo, RewardModel, Rollout, Sft};
+use super::algorithm::{Cpo, Dpo, Grpo, Kto, Orpo, RewardModel, Rollout, Sft, Simpo};
 use super::plugin::{FilterUse, JudgeUse, PluginUse, RewardUse, ScheduledSwap, ShaperUse};
 
 /// One stage of a run.
@@ -29,6 +29,18 @@ pub struct Stage {
     /// Stage `dpo`: how a batch is made, and the loss.
     #[serde(default)]
     pub dpo: Dpo,
+    /// Stage `kto`: how a batch is made, and the loss.
+    #[serde(default)]
+    pub kto: Kto,
+    /// Stage `orpo`: how a batch is made, and the loss.
+    #[serde(default)]
+    pub orpo: Orpo,
+    /// Stage `cpo`: how a batch is made, and the loss.
+    #[serde(default)]
+    pub cpo: Cpo,
+    /// Stage `simpo`: how a batch is made, and the loss.
+    #[serde(default)]
+    pub simpo: Simpo,
     /// Stage `reward-model`: how a batch is made, and the loss.
     #[serde(default)]
     pub reward_model: RewardModel,
@@ -79,6 +91,14 @@ pub enum Algorithm {
     Grpo,
     /// Direct preference optimization on the pairs of the data.
     Dpo,
+    /// Kahneman-Tversky optimization on labelled answers.
+    Kto,
+    /// Odds-ratio preference optimization on the pairs of the data, without a reference.
+    Orpo,
+    /// Contrastive preference optimization on the pairs of the data, without a reference.
+    Cpo,
+    /// Simple preference optimization on the pairs of the data, without a reference.
+    Simpo,
     /// A scalar head on the model, trained to score the chosen answers of the data's pairs above the rejected ones.
     RewardModel,
 }
@@ -90,6 +110,10 @@ impl Algorithm {
             Algorithm::Sft => "sft",
             Algorithm::Grpo => "grpo",
             Algorithm::Dpo => "dpo",
+            Algorithm::Kto => "kto",
+            Algorithm::Orpo => "orpo",
+            Algorithm::Cpo => "cpo",
+            Algorithm::Simpo => "simpo",
             Algorithm::RewardModel => "reward-model",
         }
     }
@@ -99,8 +123,9 @@ impl Algorithm {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// JSONL or Parquet files with `prompt` (a text, or TRL's list of messages) or `messages`, and `completion` for `sft`, or
-    /// `chosen` and `rejected` for `dpo` and `reward-model` (and there `margin`, a number, if any); further columns reach the plugins.
+    /// JSONL or Parquet files with `prompt` (a text, or TRL's list of messages) or `messages`, and `completion` for `sft`,
+    /// `chosen` and `rejected` for `dpo`, `orpo`, `cpo`, `simpo` and `reward-model` (and `margin`, a number, if any), or for `kto` either these or
+    /// `completion` and `label` (true for good answers); further columns reach the plugins.
     pub train: Vec<PathBuf>,
     /// Rows to leave out at the start of the training files, after shuffling; they are for the evaluation.
     #[serde(default)]

@@ -2,7 +2,7 @@
 //! f-DPO (Wang et al. 2024) and WPO (Zhou et al. 2024, equation 2), as in TRL 1.16.
 
 use candle_core::{Tensor, bail};
-use plumb_core::recipe::{Dpo, DpoLoss};
+use plumb_core::recipe::Dpo;
 
 use super::dpo::{PairLogps, dpo};
 use super::log_sigmoid;
@@ -50,12 +50,10 @@ pub fn f_dpo(
     divergence: Divergence,
     settings: &Dpo,
 ) -> candle_core::Result<Tensor> {
-    use DpoLoss::{Discopop, ExoPair, Hinge, Ipo, Robust, Sigmoid};
-    let of_differences = matches!(settings.loss_type, Sigmoid | Hinge | Ipo | ExoPair | Robust | Discopop);
     if divergence == Divergence::ReverseKl {
         return dpo(policy, reference, settings);
     }
-    if !of_differences {
+    if !settings.loss_type.is_of_differences() {
         bail!("a loss of single answers' rewards needs the reverse KL divergence");
     }
     let reference = reference.filter(|_| !settings.reference_free);
@@ -84,6 +82,8 @@ pub fn on_policy_weight(logprobs: &[f64], collision: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use plumb_core::recipe::DpoLoss;
+
     use super::*;
     use crate::testing::{assert_close, assert_finite, check_gradients, numbers, vector};
 

@@ -7,6 +7,7 @@ use plumb_core::recipe::{Grpo, KlEstimator, LossType};
 
 use super::dpo::PairStats;
 use super::importance::{self, SamplerStats};
+use super::means::Means;
 use super::reward::RewardStats;
 use crate::kl;
 
@@ -113,7 +114,7 @@ pub fn token_weight(loss_type: LossType, tokens: usize, max_completion_length: u
 }
 
 /// Sums over unmasked tokens behind the metrics `kl`, `entropy` and `clip_ratio/*`, and over pairs; micro-batches add up.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenStats {
     /// Unmasked tokens.
     pub tokens: f64,
@@ -131,6 +132,8 @@ pub struct TokenStats {
     pub pairs: PairStats,
     /// Of rewards, where the loss is over those of pairs.
     pub rewards: RewardStats,
+    /// Of what the loss alone knows.
+    pub means: Means,
 }
 
 impl TokenStats {

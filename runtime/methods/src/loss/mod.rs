@@ -10,6 +10,7 @@ pub mod dpo;
 pub mod grpo;
 pub mod importance;
 pub mod kto;
+pub mod means;
 pub mod orpo;
 pub mod ranking;
 pub mod reward;

@@ -1,10 +1,16 @@
 //! Algorithms: what a step learns from, and the loss over it. The loop around them is one ([`crate::trainer`]).
 
+pub mod cpo;
 pub mod dpo;
 pub mod grpo;
+pub mod kto;
+pub mod orpo;
+pub(crate) mod pairs;
 pub mod registry;
 pub mod reward_model;
+pub(crate) mod rollouts;
 pub mod sft;
+pub mod simpo;
 
 use std::ops::Range;
 
@@ -16,10 +22,10 @@ use plumb_model::engine::Leaves;
 use crate::error::Result;
 use crate::generations::observed::Observed;
 use crate::models::Served;
-use crate::pack::LossRow;
+use crate::pack::{LossRow, parts};
 use crate::plugins::StagePlugins;
 use crate::run::{MetricSet, PairLine, StepRecord, Table};
-use crate::stage::{StageData, pair_rows};
+use crate::stage::StageData;
 
 /// What an algorithm brings to the loop.
 pub trait Objective {
@@ -112,14 +118,13 @@ pub(crate) fn for_each_token(rows: &[LossRow], leaves: &Leaves, mut token: impl 
     }
 }
 
-/// What a step over these pairs of the data learns from: two rows a pair, the chosen answer before the rejected one.
-pub(crate) fn pair_lesson(stage: &Stage, data: &StageData, chosen: &[usize], step: u64) -> Lesson {
-    let (rows, parts) = pair_rows(data, chosen, stage.optimizer.gradient_accumulation_steps);
+/// What a step over these rows of the data learns from: a completion each.
+pub(crate) fn completions_lesson(stage: &Stage, data: &StageData, chosen: &[usize], rows: Vec<LossRow>, step: u64) -> Lesson {
     let mut metrics = Vec::new();
     length_metrics(&rows.iter().map(|row| row.completion.len()).collect::<Vec<_>>(), &mut metrics);
     let prompt_ids = chosen.iter().map(|&i| data.examples[i].prompt.id).collect();
     Lesson {
-        parts,
+        parts: parts(rows.len(), stage.optimizer.gradient_accumulation_steps),
         tokens: rows.iter().map(|row| (row.prompt.len() + row.completion.len()) as u64).sum(),
         rows,
         metrics,

@@ -4,8 +4,10 @@
 
 use plumb_core::recipe::{Algorithm, FilterScope, Rollout, Speculation, Stage};
 
-use super::{Objective, dpo, grpo, reward_model, sft};
+use super::{Objective, cpo, dpo, grpo, kto, orpo, reward_model, sft, simpo};
 use crate::data::Sampler;
+use crate::pipeline::record;
+use crate::pipeline::rows::StepRows;
 use crate::stage::StageData;
 
 /// The method of an algorithm.
@@ -14,6 +16,10 @@ pub fn method(algorithm: Algorithm) -> &'static dyn Method {
         Algorithm::Sft => &sft::SftMethod,
         Algorithm::Grpo => &grpo::GrpoMethod,
         Algorithm::Dpo => &dpo::DpoMethod,
+        Algorithm::Kto => &kto::KtoMethod,
+        Algorithm::Orpo => &orpo::OrpoMethod,
+        Algorithm::Cpo => &cpo::CpoMethod,
+        Algorithm::Simpo => &simpo::SimpoMethod,
         Algorithm::RewardModel => &reward_model::RewardModelMethod,
     }
 }
@@ -25,6 +31,12 @@ pub trait Method: Sync {
 
     /// What it needs.
     fn needs(&self, stage: &Stage) -> Needs;
+
+    /// Why each of a step's completions is not in the loss; None for those that are. A function of the rows alone, so that a replay finds the
+    /// same.
+    fn reasons(&self, _stage: &Stage, rows: &StepRows) -> Vec<Option<String>> {
+        record::reasons(rows, false)
+    }
 
     /// Its objective over a stage.
     fn objective<'a>(&self, start: Start<'a>) -> Box<dyn Objective + 'a>;
@@ -64,6 +76,8 @@ pub enum Columns {
     Completions(Length),
     /// `chosen` and `rejected`.
     Pairs(Length),
+    /// `completion` and the truth value `label`; or `chosen` and `rejected`, which are two labelled completions.
+    Labels(Length),
 }
 
 /// How long prompt and answer may be together.
@@ -112,7 +126,7 @@ pub fn check(stage: &Stage) -> Result<(), Flaw> {
     let needs = method.needs(stage);
     match needs.columns {
         Columns::Prompts => samples(stage)?,
-        Columns::Completions(length) | Columns::Pairs(length) => {
+        Columns::Completions(length) | Columns::Pairs(length) | Columns::Labels(length) => {
             require(needs.rows > 0, &format!("{}.batch_size", length.settings), "must be at least 1")?;
             require(length.max > 1, &format!("{}.max_length", length.settings), "must be at least 2")?;
             learns_from_data(stage)?;

@@ -6,15 +6,14 @@ use plumb_methods::loss::grpo::TokenStats;
 use plumb_methods::loss::reward::bradley_terry;
 use plumb_model::engine::Leaves;
 
+use super::pairs::pair_lesson;
 use super::registry::{Columns, Flaw, Length, Method, Needs, Start, non_negative, require};
-use super::{Grain, Lesson, Objective, pair_lesson};
-use crate::data::Sampler;
+use super::{Grain, Lesson, Objective};
 use crate::error::Result;
 use crate::models::Served;
 use crate::pack::LossRow;
 use crate::plugins::StagePlugins;
 use crate::run::MetricSet;
-use crate::stage::StageData;
 
 /// A reward model, as the registry has it.
 pub struct RewardModelMethod;
@@ -32,8 +31,8 @@ impl Method for RewardModelMethod {
         Needs { rows: settings.batch_size, columns: Columns::Pairs(length), reference: false, score_head: true }
     }
 
-    fn objective<'a>(&self, Start { stage, data, sampler, .. }: Start<'a>) -> Box<dyn Objective + 'a> {
-        Box::new(RewardModel { stage, data, sampler })
+    fn objective<'a>(&self, start: Start<'a>) -> Box<dyn Objective + 'a> {
+        Box::new(RewardModel { start })
     }
 }
 
@@ -41,17 +40,12 @@ impl Method for RewardModelMethod {
 ///
 /// Rows come in twos, the chosen answer before the rejected one. Their `token_weight` is the pair's weight in the loss.
 pub struct RewardModel<'a> {
-    /// The stage in the recipe.
-    pub stage: &'a Stage,
-    /// Its pairs.
-    pub data: &'a StageData,
-    /// Which pairs a step takes.
-    pub sampler: Sampler,
+    start: Start<'a>,
 }
 
 impl Objective for RewardModel<'_> {
     fn prepare(&mut self, _models: &mut Served<'_>, _plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson> {
-        Ok(pair_lesson(self.stage, self.data, &self.sampler.batch(batch), step))
+        Ok(pair_lesson(&self.start, &self.start.sampler.batch(batch), step))
     }
 
     fn grain(&self) -> Grain {
@@ -66,7 +60,7 @@ impl Objective for RewardModel<'_> {
         let both = scores.reshape((rows.len() / 2, 2))?;
         let side = |i| both.narrow(1, i, 1)?.contiguous()?.squeeze(1);
         let of_pairs = |value: fn(&LossRow) -> f64| Tensor::from_iter(rows.chunks(2).map(|pair| value(&pair[0])), &Device::Cpu);
-        let centre = self.stage.reward_model.center_rewards_coefficient;
+        let centre = self.start.stage.reward_model.center_rewards_coefficient;
         let losses = bradley_terry(&side(0)?, &side(1)?, &of_pairs(|row| row.margin)?, centre)?;
         (losses * of_pairs(|row| row.token_weight)?)?.sum_all()
     }

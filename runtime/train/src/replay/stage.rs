@@ -11,7 +11,8 @@ use crate::archive::{Archive, Selection};
 use crate::error::{Error, Result};
 use crate::generations::kept;
 use crate::models::RecordedModels;
-use crate::pipeline::record::{reasons, record, table};
+use crate::objective::registry;
+use crate::pipeline::record::{record, table};
 use crate::pipeline::rows::batch;
 use crate::pipeline::{Scoring, assess, drop_unwanted, spans};
 use crate::plugins::{AnyPlugin, PluginFactory, StagePlugins};
@@ -155,7 +156,7 @@ impl Current<'_> {
         }
         let assessed = assess(&mut rows, &self.plugins, self.stage.grpo.scale_rewards, &mut models)?;
         drop_unwanted(&mut rows, &assessed.unwanted);
-        let reasons = reasons(&rows, self.stage.grpo.mask_truncated_completions);
+        let reasons = registry::method(self.stage.algorithm).reasons(self.stage, &rows);
         let now = record(&rows, &reasons, &assessed.pairs);
 
         let names: Vec<String> = rows.scores.iter().map(|scores| scores.name.clone()).collect();

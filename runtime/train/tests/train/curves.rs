@@ -8,11 +8,7 @@ use plumb_methods::loss::grpo::{Totals, token_weight};
 use plumb_model::ScoreHead;
 use plumb_model::engine::Precision;
 use plumb_train::data::Sampler;
-use plumb_train::objective::Objective;
-use plumb_train::objective::dpo::Dpo;
-use plumb_train::objective::grpo::Grpo;
-use plumb_train::objective::reward_model::RewardModel;
-use plumb_train::objective::sft::Sft;
+use plumb_train::objective::registry::{self, Start};
 use plumb_train::optimizer::clip_scale;
 use plumb_train::pack::LossRow;
 use plumb_train::policy::Policy;
@@ -71,14 +67,9 @@ fn stage(algorithm: &str, extra: &str) -> Stage {
 }
 
 /// Takes the curve's steps with the parts that the training loop is made of.
-fn assert_follows(
-    precision: Precision,
-    curve: &Value,
-    policy: &mut Policy,
-    objective: &dyn Objective,
-    rows: &[LossRow],
-    stage: &Stage,
-) {
+fn assert_follows(precision: Precision, curve: &Value, policy: &mut Policy, rows: &[LossRow], stage: &Stage) {
+    let (data, sampler) = (StageData::default(), Sampler::new(0, 0, 1, 1).unwrap());
+    let objective = registry::method(stage.algorithm).objective(Start { seed: 0, stage, data: &data, sampler });
     let losses = numbers::<f64>(&curve["loss"]);
     // The reward model's curve has no norms. And AdamW's first steps take the sign of a gradient, however small: of those that rounding turns, a
     // norm shows more than the loss.
@@ -87,7 +78,7 @@ fn assert_follows(
     let mut grads = vec![0.0; policy.weights_len()];
     for (step, &loss) in losses.iter().enumerate() {
         grads.fill(0.0);
-        let (got_loss, _) = policy.add_gradients(objective, rows, std::slice::from_ref(&(0..rows.len())), &mut grads).unwrap();
+        let (got_loss, _) = policy.add_gradients(&*objective, rows, std::slice::from_ref(&(0..rows.len())), &mut grads).unwrap();
         let got_norm = global_norm(&grads);
         let norm = norms.as_ref().map(|norms| ("gradient norm", got_norm, norms[step]));
         for (what, got, want) in [("loss", got_loss, loss)].into_iter().chain(norm) {
@@ -106,15 +97,13 @@ fn golden_sft_curve_of_the_real_model() {
 
 fn sft_curve(precision: Precision) {
     let Some(mut policy) = policy(precision) else { return };
-    let (curve, stage, data) = (reference("curve-sft.json"), stage("sft", ""), StageData::default());
+    let (curve, stage) = (reference("curve-sft.json"), stage("sft", ""));
     let mut rows = rows(&curve);
     let tokens: usize = rows.iter().map(|row| row.completion.len()).sum();
     for row in &mut rows {
         row.token_weight = 1.0 / tokens as f64;
     }
-    let sampler = Sampler::new(0, 0, 1, 1).unwrap();
-    let objective = Sft { stage: "curve", data: &data, sampler, parts: 1 };
-    assert_follows(precision, &curve, &mut policy, &objective, &rows, &stage);
+    assert_follows(precision, &curve, &mut policy, &rows, &stage);
 }
 
 #[test]
@@ -124,13 +113,12 @@ fn golden_dpo_curve_of_the_real_model() {
 
 fn dpo_curve(precision: Precision) {
     let Some(mut policy) = policy(precision) else { return };
-    let (curve, data) = (reference("curve-dpo.json"), StageData::default());
+    let curve = reference("curve-dpo.json");
     let stage = stage("dpo", "dpo = { beta = 0.1 }");
     let mut rows = pairs(&curve);
     let initial = policy.logprobs(&rows, 2, 1.0).unwrap();
     rows.iter_mut().zip(initial).for_each(|(row, initial)| row.ref_logprobs = initial);
-    let objective = Dpo { stage: &stage, data: &data, sampler: Sampler::new(0, 0, 1, 1).unwrap() };
-    assert_follows(precision, &curve, &mut policy, &objective, &rows, &stage);
+    assert_follows(precision, &curve, &mut policy, &rows, &stage);
 }
 
 #[test]
@@ -140,11 +128,10 @@ fn golden_reward_model_curve_of_the_real_model() {
 
 fn reward_model_curve(precision: Precision) {
     let Some(mut policy) = policy(precision) else { return };
-    let (curve, data) = (reference("curve-reward.json"), StageData::default());
+    let curve = reference("curve-reward.json");
     let (stage, rows) = (stage("reward-model", ""), pairs(&curve));
     policy.add_head(ScoreHead { labels: vec!["LABEL_0".into()], weights: numbers(&curve["head_init"]) });
-    let objective = RewardModel { stage: &stage, data: &data, sampler: Sampler::new(0, 0, 1, 1).unwrap() };
-    assert_follows(precision, &curve, &mut policy, &objective, &rows, &stage);
+    assert_follows(precision, &curve, &mut policy, &rows, &stage);
 }
 
 #[test]
@@ -166,8 +153,5 @@ fn grpo_curve(precision: Precision) {
         row.old_logprobs.clone_from(&initial);
         row.ref_logprobs = initial;
     }
-    let data = StageData::default();
-    let sampler = Sampler::new(0, 0, 1, 1).unwrap();
-    let objective = Grpo { seed: 0, stage: &stage, data: &data, sampler, with_reference: true };
-    assert_follows(precision, &curve, &mut policy, &objective, &rows, &stage);
+    assert_follows(precision, &curve, &mut policy, &rows, &stage);
 }

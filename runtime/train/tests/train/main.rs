@@ -10,11 +10,14 @@
 //! - `repeat`: resumed runs and other thread counts leave the same bytes
 //! - `swap`: plugins that change while a run goes on
 //! - `preferences`: stages that learn from pairs of answers
+//! - `direct`: stages that learn from pairs and labels in other ways than DPO
+//! - `recipes`: shipped recipes that need no plugin
 //! - `golden`: losses against numbers made elsewhere
 //! - `curves`: ten steps of a real model against an independent implementation
 #![allow(missing_docs)]
 
 mod curves;
+mod direct;
 mod feedback;
 mod filters;
 mod inputs;
@@ -22,6 +25,7 @@ mod judges;
 mod learning;
 mod plugin_metrics;
 mod preferences;
+mod recipes;
 mod repeat;
 mod support;
 mod swap;

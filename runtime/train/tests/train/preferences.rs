@@ -8,7 +8,7 @@ use plumb_train::{Error, train};
 
 use crate::support::{Closures, recipe, request, run, timeless_metrics};
 
-const DPO: &str = "
+pub const DPO: &str = "
 [[stages]]
 name = 'pairs'
 algorithm = 'dpo'
@@ -29,7 +29,7 @@ optimizer = { learning_rate = 5e-3, lr_scheduler_type = 'constant' }
 ";
 
 /// A recipe over pairs that prefer an answer which repeats its prompt's first letter to one of another letter.
-fn pairs(folder: &Path, stages: &str) -> Recipe {
+pub fn pairs(folder: &Path, stages: &str) -> Recipe {
     let recipe = recipe(folder, stages);
     let letters = ["a", "b", "c", "d"];
     let lines = (0..16).map(|i| {
@@ -41,7 +41,7 @@ fn pairs(folder: &Path, stages: &str) -> Recipe {
     recipe
 }
 
-fn metrics_of(recipe: &Recipe, folder: &Path, name: &str) -> Vec<MetricSet> {
+pub fn metrics_of(recipe: &Recipe, folder: &Path, name: &str) -> Vec<MetricSet> {
     run(recipe, folder, name, &Closures::default(), &mut ());
     read_metrics(&folder.join(name)).unwrap()
 }

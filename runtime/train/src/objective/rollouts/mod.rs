@@ -1,19 +1,28 @@
-//! A step's completions: sampled, scored, and sampled again where a filter does not want a group.
+//! A step's completions: sampled, scored, and sampled again where a filter does not want a group. What algorithms that learn from their own
+//! samples share: [`Start::completions`] makes the rows, [`lesson`] what a step keeps of them.
+
+mod metrics;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Instant;
 
-use plumb_core::recipe::{self, Rollout, RolloutWeights};
+use plumb_core::recipe::{self, Rollout, RolloutWeights, Stage};
 use plumb_core::rollout::{Group, SamplingParams};
 use plumb_core::seed::Stream;
 use plumb_model::rollout::{RolloutOptions, RolloutStats, Speculation, WeightFormat};
 
-use super::Grpo;
+use super::Lesson;
+use super::registry::{self, Start};
 use crate::error::Result;
+use crate::generations::observed::of_rewards;
 use crate::models::Served;
+use crate::pack::LossRow;
+use crate::pipeline::record::{pair_lines, record, table};
 use crate::pipeline::rows::{Example, RowRef, Scores, StepRows, batch, row_id};
 use crate::pipeline::{Assessed, Scoring, assess, drop_unwanted, in_order, spans};
 use crate::plugins::StagePlugins;
+use metrics::step_metrics;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -44,7 +53,31 @@ struct Effort {
     judges: BTreeMap<String, f64>,
 }
 
-impl<'a> Grpo<'a> {
+/// What a step learns from completions: the rows of the loss, and all that is written down about the others too. `metrics` are those of making
+/// the completions.
+pub(crate) fn lesson(
+    stage: &Stage,
+    rows: &StepRows,
+    assessed: Assessed,
+    (loss_rows, parts): (Vec<LossRow>, Vec<Range<usize>>),
+    mut metrics: Vec<(String, f64)>,
+) -> Lesson {
+    step_metrics(rows, &assessed, &mut metrics);
+    let reasons = registry::method(stage.algorithm).reasons(stage, rows);
+    Lesson {
+        rows: loss_rows,
+        parts,
+        tokens: rows.rows().iter().map(|row| (row.example.prompt.tokens.len() + row.completion.tokens.len()) as u64).sum(),
+        metrics,
+        record: record(rows, &reasons, &assessed.pairs),
+        pairs: pair_lines(rows, &assessed.pairs),
+        table: Some(table(rows, reasons)),
+        observed: of_rewards(rows).into_iter().chain(assessed.observed).collect(),
+        messages: assessed.notes,
+    }
+}
+
+impl<'a> Start<'a> {
     fn sampling(&self) -> SamplingParams {
         let r = &self.stage.rollout;
         SamplingParams {
@@ -62,7 +95,7 @@ impl<'a> Grpo<'a> {
     ///
     /// Groups that a filter wants to regenerate are replaced by groups of further prompts, at most `max_refills` times; then shapers and
     /// filters take their answers back and decide again over the whole step. What is still unwanted after the last time leaves the step.
-    pub(super) fn completions(
+    pub(crate) fn completions(
         &self,
         models: &mut Served<'_>,
         plugins: &StagePlugins,

@@ -1,8 +1,5 @@
 //! Group-relative policy optimization on sampled completions.
 
-mod metrics;
-mod rollout;
-
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,18 +9,15 @@ use plumb_methods::loss::grpo::{Clip, Terms, TokenStats, Totals, grpo, token_wei
 use plumb_model::engine::Leaves;
 
 use super::registry::{Columns, Flaw, Method, Needs, Start, non_negative, positive, require};
+use super::rollouts::lesson;
 use super::{Lesson, Objective, for_each_token, per_token, token_weights};
-use crate::data::Sampler;
 use crate::error::Result;
-use crate::generations::observed::of_rewards;
 use crate::models::Served;
 use crate::pack::{LossRow, parts};
-use crate::pipeline::record::{pair_lines, reasons, record, table};
+use crate::pipeline::record::reasons;
 use crate::pipeline::rows::StepRows;
 use crate::plugins::StagePlugins;
 use crate::run::MetricSet;
-use crate::stage::StageData;
-use metrics::step_metrics;
 
 /// Group-relative policy optimization, as the registry has it.
 pub struct GrpoMethod;
@@ -52,40 +46,37 @@ impl Method for GrpoMethod {
         Needs { rows: stage.rollout.prompts_per_step, columns: Columns::Prompts, reference, score_head: false }
     }
 
-    fn objective<'a>(&self, Start { seed, stage, data, sampler }: Start<'a>) -> Box<dyn Objective + 'a> {
-        Box::new(Grpo { seed, stage, data, sampler, with_reference: GrpoMethod::with_reference(stage) })
+    fn reasons(&self, stage: &Stage, rows: &StepRows) -> Vec<Option<String>> {
+        reasons(rows, stage.grpo.mask_truncated_completions)
+    }
+
+    fn objective<'a>(&self, start: Start<'a>) -> Box<dyn Objective + 'a> {
+        Box::new(Grpo { with_reference: GrpoMethod::with_reference(start.stage), start })
     }
 }
 
 /// GRPO over a stage's prompts, with the stage's plugins.
 pub struct Grpo<'a> {
-    /// Seed of the run.
-    pub seed: u64,
-    /// The stage in the recipe.
-    pub stage: &'a Stage,
-    /// Its prompts.
-    pub data: &'a StageData,
-    /// Which prompts a batch takes.
-    pub sampler: Sampler,
+    start: Start<'a>,
     /// Whether `kl` against the reference is measured: when beta is not 0, or `log_kl` asks for it.
-    pub with_reference: bool,
+    with_reference: bool,
 }
 
 impl Grpo<'_> {
     /// Whether completions come from other weights than those that are trained.
     fn sampler_is_rounded(&self) -> bool {
-        self.stage.rollout.weights != RolloutWeights::F32
+        self.start.stage.rollout.weights != RolloutWeights::F32
     }
 
     /// The completions that the loss sees, with their weights and advantages.
     fn loss_rows(&self, rows: &StepRows) -> (Vec<LossRow>, Vec<std::ops::Range<usize>>) {
-        let grpo = &self.stage.grpo;
+        let grpo = &self.start.stage.grpo;
         let refs = rows.rows();
         let prompts: Vec<Arc<[u32]>> = rows.groups.iter().map(|group| group.prompt.tokens.as_slice().into()).collect();
-        let (live, reasons) = (rows.live(), reasons(rows, grpo.mask_truncated_completions));
+        let (live, reasons) = (rows.live(), GrpoMethod.reasons(self.start.stage, rows));
         let length = |&row: &usize| refs[row].completion.tokens.len();
         let seen: Vec<usize> = live.iter().copied().filter(|&row| reasons[row].is_none()).collect();
-        let parts = parts(seen.len(), self.stage.optimizer.gradient_accumulation_steps);
+        let parts = parts(seen.len(), self.start.stage.optimizer.gradient_accumulation_steps);
         let mut all = Vec::with_capacity(seen.len());
         for part in &parts {
             let part = &seen[part.clone()];
@@ -97,7 +88,8 @@ impl Grpo<'_> {
             };
             all.extend(part.iter().map(|&row| {
                 let completion = refs[row].completion.tokens.clone();
-                let weight = token_weight(grpo.loss_type, completion.len(), self.stage.rollout.max_completion_length, totals);
+                let weight =
+                    token_weight(grpo.loss_type, completion.len(), self.start.stage.rollout.max_completion_length, totals);
                 let mut loss_row = LossRow::new(prompts[refs[row].place].clone(), completion, rows.weights[row] * weight);
                 loss_row.advantages = match &rows.token_advantages {
                     Some(tokens) => tokens[row].clone(),
@@ -116,7 +108,7 @@ impl Grpo<'_> {
 impl Objective for Grpo<'_> {
     fn prepare(&mut self, models: &mut Served<'_>, plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson> {
         let mut metrics = Vec::new();
-        let (rows, assessed) = self.completions(models, plugins, batch, step, &mut metrics)?;
+        let (rows, assessed) = self.start.completions(models, plugins, batch, step, &mut metrics)?;
         let (mut loss_rows, parts) = self.loss_rows(&rows);
         if self.steps_per_batch() > 1 {
             let start = Instant::now();
@@ -130,28 +122,16 @@ impl Objective for Grpo<'_> {
             loss_rows.iter_mut().zip(of_reference).for_each(|(row, reference)| row.ref_logprobs = reference);
             metrics.push(("time/reference_s".into(), start.elapsed().as_secs_f64()));
         }
-        step_metrics(&rows, &assessed, &mut metrics);
-        let reasons = reasons(&rows, self.stage.grpo.mask_truncated_completions);
-        Ok(Lesson {
-            rows: loss_rows,
-            parts,
-            tokens: rows.rows().iter().map(|row| (row.example.prompt.tokens.len() + row.completion.tokens.len()) as u64).sum(),
-            metrics,
-            record: record(&rows, &reasons, &assessed.pairs),
-            pairs: pair_lines(&rows, &assessed.pairs),
-            table: Some(table(&rows, reasons)),
-            observed: of_rewards(&rows).into_iter().chain(assessed.observed).collect(),
-            messages: assessed.notes,
-        })
+        Ok(lesson(self.start.stage, &rows, assessed, (loss_rows, parts), metrics))
     }
 
     fn steps_per_batch(&self) -> u64 {
-        self.stage.grpo.num_iterations.max(1)
+        self.start.stage.grpo.num_iterations.max(1)
     }
 
     /// As in TRL: the policy is the tempered distribution that the completions came from. Greedy sampling counts as 1.
     fn temperature(&self) -> f32 {
-        let temperature = self.stage.rollout.temperature;
+        let temperature = self.start.stage.rollout.temperature;
         if temperature > 0.0 { temperature } else { 1.0 }
     }
 
@@ -165,11 +145,11 @@ impl Objective for Grpo<'_> {
             advantages: per_token(rows, |row| &row.advantages)?,
             weights: token_weights(rows)?,
         };
-        grpo(logprobs, &terms, &Clip::from(&self.stage.grpo))
+        grpo(logprobs, &terms, &Clip::from(&self.start.stage.grpo))
     }
 
     fn count(&self, stats: &mut TokenStats, rows: &[LossRow], leaves: &Leaves) {
-        let clip = Clip::from(&self.stage.grpo);
+        let clip = Clip::from(&self.start.stage.grpo);
         for_each_token(rows, leaves, |row, t, logprob, entropy| {
             let advantage = if row.advantages.len() == 1 { row.advantages[0] } else { row.advantages[t] };
             let (old, reference) = (row.old_logprobs.get(t).copied(), row.ref_logprobs.get(t).copied());

@@ -1,0 +1,43 @@
+//! Shipped recipes that need no plugin.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plumb_core::recipe::Recipe;
+use plumb_train::run::{MetricSet, read_metrics};
+use plumb_train::{TrainRequest, train};
+
+use crate::support::Closures;
+
+/// The metrics of `recipes/<name>.toml`, with other seeds and fewer steps.
+fn metrics_of(name: &str, seed: u64, max_steps: u64) -> Vec<MetricSet> {
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join("recipes");
+    let mut recipe: Recipe = toml::from_str(&std::fs::read_to_string(recipes.join(format!("{name}.toml"))).unwrap()).unwrap();
+    recipe.seed = seed;
+    recipe.stages[0].max_steps = max_steps;
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir: PathBuf = folder.path().join("run");
+    let request =
+        TrainRequest { recipe, recipe_dir: recipes, run_dir: run_dir.clone(), resume: false, models: Arc::default(), interrupt: Arc::default() };
+    train(&request, &Closures::default(), &mut ()).unwrap();
+    read_metrics(&run_dir).unwrap()
+}
+
+#[test]
+fn recipes_over_preferences_learn_to_rank_on_every_seed() {
+    for name in ["tiny-kto", "tiny-orpo", "tiny-cpo", "tiny-simpo"] {
+        for seed in [1, 2, 3] {
+            let steps = metrics_of(name, seed, 60);
+            let margin = |range: std::ops::Range<usize>| {
+                let of = |step: usize| steps[step].get("rewards/margins").unwrap();
+                let n = range.len() as f64;
+                range.map(of).sum::<f64>() / n
+            };
+            let (first, last) = (margin(0..5), margin(55..60));
+            assert!(last > first + 0.1 && last > 0.1, "{name}, seed {seed}: margin {first} to {last}");
+            if let Some(accuracy) = steps[59].get("rewards/accuracies") {
+                assert!(accuracy > 0.7, "{name}, seed {seed}: accuracy {accuracy}");
+            }
+        }
+    }
+}
