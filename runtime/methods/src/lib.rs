@@ -9,11 +9,13 @@ pub mod advantage;
 pub mod evaluation;
 pub mod kl;
 pub mod loss;
+pub mod pairwise;
 pub mod returns;
 pub mod reward;
 pub mod schedule;
 pub mod selection;
 pub mod softmax;
 pub mod stats;
+pub mod tabular;
 #[cfg(test)]
 pub(crate) mod testing;

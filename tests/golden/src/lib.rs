@@ -8,6 +8,8 @@
 pub mod case;
 pub mod compare;
 pub mod groups;
+pub mod pairs;
+pub mod rewards;
 pub mod sheets;
 pub mod tensor;
 

@@ -4,3 +4,6 @@ pub mod benchmark;
 pub mod best_of_n;
 pub mod calibration;
 pub mod diversity;
+pub mod overoptimization;
+pub mod preference;
+pub mod sequence_kl;

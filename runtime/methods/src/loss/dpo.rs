@@ -27,6 +27,12 @@ pub fn sequence_weights(chosen: usize, rejected: usize, settings: &Dpo) -> [Vec<
     })
 }
 
+/// Weights of one sequence's tokens by a mask of 0 and 1: the mask or, where log-probabilities are averaged, its share of the unmasked.
+pub fn mask_weights(mask: &[f64], averages: bool) -> Vec<f64> {
+    let divisor = if averages { mask.iter().sum::<f64>().max(1.0) } else { 1.0 };
+    mask.iter().map(|mask| mask / divisor).collect()
+}
+
 /// `Σ_t weight_t · logprob_t` of each sequence, `[S]`: the sum or, with weights of 1 / tokens, the mean.
 ///
 /// # Shapes
@@ -61,7 +67,11 @@ pub fn dpo(policy: &PairLogps, reference: Option<&PairLogps>, settings: &Dpo) ->
     let x = scaled(&h)?;
     match settings.loss_type {
         DpoLoss::Sigmoid => smoothed(&x),
-        DpoLoss::Hinge => (1.0 - x)?.relu(),
+        DpoLoss::Hinge => {
+            // Settled pairs have no gradient, those at the hinge included.
+            let open = x.detach().lt(1.0)?.to_dtype(x.dtype())?;
+            (1.0 - x)? * open
+        }
         DpoLoss::Ipo => (h - 0.5 / beta)?.sqr(),
         DpoLoss::ExoPair if e <= 0.0 => bail!("exo_pair needs a label smoothing above 0"),
         DpoLoss::ExoPair => {
@@ -293,6 +303,13 @@ mod tests {
         assert_eq!(sequence_weights(2, 4, &cut), [vec![1.0; 2], vec![1.0, 1.0, 0.5, 0.5]]);
         let averaged = Dpo { loss_type: DpoLoss::Ipo, ..plain };
         assert_eq!(sequence_weights(2, 4, &averaged), [vec![0.5; 2], vec![0.25; 4]]);
+    }
+
+    #[test]
+    fn weights_of_a_mask_leave_out_what_is_masked() {
+        assert_eq!(mask_weights(&[1.0, 0.0, 1.0], true), [0.5, 0.0, 0.5]);
+        assert_eq!(mask_weights(&[0.0; 2], true), [0.0; 2]);
+        assert_eq!(mask_weights(&[1.0, 0.0], false), [1.0, 0.0]);
     }
 
     #[test]

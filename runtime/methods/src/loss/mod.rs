@@ -5,6 +5,7 @@
 //! have a weight per pair. The graphs take any float dtype: float32 in training, float64 where reference numbers are compared.
 
 pub mod contrastive;
+pub mod daa;
 pub mod divergence;
 pub mod dpo;
 pub mod grpo;
@@ -12,6 +13,7 @@ pub mod importance;
 pub mod kto;
 pub mod means;
 pub mod orpo;
+pub mod plackett_luce;
 pub mod ranking;
 pub mod reward;
 pub mod sequence;

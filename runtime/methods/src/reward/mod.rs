@@ -8,6 +8,7 @@ pub mod feedback;
 pub mod gating;
 pub mod gaussian;
 pub mod goal;
+pub mod implicit;
 pub mod latent;
 pub mod mixture;
 pub mod mlp;

@@ -1,5 +1,6 @@
 //! Which completions, pairs and tokens go on.
 
+pub mod pairs;
 pub mod prefix;
 pub mod top_k;
 pub mod truncation;
