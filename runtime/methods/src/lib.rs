@@ -10,6 +10,7 @@ pub mod evaluation;
 pub mod kl;
 pub mod loss;
 pub mod pairwise;
+pub mod rectify;
 pub mod returns;
 pub mod reward;
 pub mod schedule;

@@ -1,6 +1,6 @@
 //! What tests of graphs share.
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 /// Step of central differences in float64: near the cube root of its precision, where truncation and rounding errors meet.
 const STEP: f64 = 1e-5;
@@ -62,6 +62,17 @@ pub fn assert_finite(leaves: &[Tensor], graph: impl Fn(&[Tensor]) -> candle_core
     let (value, gradients) = gradients(leaves, graph).unwrap();
     assert!(value.is_finite() && gradients.iter().flatten().all(|g| g.is_finite()), "{value}, {gradients:?}");
     value
+}
+
+/// Holds a scalar graph in float32 to the same one in float64.
+#[track_caller]
+pub fn assert_float32_agrees(leaves: &[Tensor], graph: impl Fn(&[Tensor]) -> candle_core::Result<Tensor>) {
+    let value = |dtype: DType| {
+        let leaves: Vec<Tensor> = leaves.iter().map(|leaf| leaf.to_dtype(dtype).unwrap()).collect();
+        graph(&leaves).unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap()
+    };
+    let (narrow, wide) = (value(DType::F32), value(DType::F64));
+    assert!((narrow - wide).abs() < 1e-5 * wide.abs().max(1.0), "{narrow} is not {wide}");
 }
 
 /// Asserts that lists are alike within 1e-12.

@@ -54,6 +54,39 @@ impl Case {
     }
 }
 
+/// A truth: a boolean, or 0 and what is not 0.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(from = "WrittenTruth")]
+pub struct Truth(pub bool);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenTruth {
+    Bool(bool),
+    Number(f64),
+}
+
+impl From<WrittenTruth> for Truth {
+    fn from(written: WrittenTruth) -> Self {
+        match written {
+            WrittenTruth::Bool(truth) => Truth(truth),
+            WrittenTruth::Number(number) => Truth(number != 0.0),
+        }
+    }
+}
+
+impl Case {
+    /// An input of truths.
+    pub fn truths(&self, name: &str) -> Result<Vec<bool>> {
+        Ok(self.input::<Vec<Truth>>(name)?.iter().map(|truth| truth.0).collect())
+    }
+
+    /// An input of rows of truths, such as a mask.
+    pub fn truth_rows(&self, name: &str) -> Result<Vec<Vec<bool>>> {
+        Ok(self.input::<Vec<Vec<Truth>>>(name)?.iter().map(|row| row.iter().map(|truth| truth.0).collect()).collect())
+    }
+}
+
 /// None where the entry is absent or null.
 fn get<T: DeserializeOwned>(entries: &Map<String, Value>, name: &str) -> Result<Option<T>> {
     match entries.get(name) {

@@ -3,8 +3,6 @@
 use anyhow::Result;
 use candle_core::{Device, Tensor, Var};
 
-use crate::Case;
-
 /// `[N]`.
 pub fn vector(values: &[f64]) -> Result<Tensor> {
     Ok(Tensor::from_slice(values, values.len(), &Device::Cpu)?)
@@ -16,6 +14,11 @@ pub fn matrix(rows: &[Vec<f64>]) -> Result<Tensor> {
     Ok(Tensor::from_vec(rows.concat(), (rows.len(), columns), &Device::Cpu)?)
 }
 
+/// A mask `[rows, columns]` as ones and zeros.
+pub fn mask_tensor(mask: &[Vec<bool>]) -> Result<Tensor> {
+    matrix(&mask.iter().map(|row| row.iter().map(|mask| f64::from(u8::from(*mask))).collect()).collect::<Vec<_>>())
+}
+
 /// Numbers of a tensor of any shape, flat.
 pub fn flat(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.flatten_all()?.to_vec1()?)
@@ -24,12 +27,6 @@ pub fn flat(tensor: &Tensor) -> Result<Vec<f64>> {
 /// Numbers of a `[rows, columns]` tensor.
 pub fn rows(tensor: &Tensor) -> Result<Vec<Vec<f64>>> {
     Ok(tensor.to_vec2()?)
-}
-
-/// A mask by row, written as 0 and 1.
-pub fn mask_rows(case: &Case, name: &str) -> Result<Vec<Vec<bool>>> {
-    let rows: Vec<Vec<f64>> = case.input(name)?;
-    Ok(rows.iter().map(|row| row.iter().map(|mask| *mask != 0.0).collect()).collect())
 }
 
 /// Value of a scalar graph over some tensors, and its gradient by each of them, in their shapes; zeros where none flows.

@@ -7,3 +7,4 @@ pub mod diversity;
 pub mod overoptimization;
 pub mod preference;
 pub mod sequence_kl;
+pub mod vote;

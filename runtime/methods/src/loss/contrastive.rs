@@ -96,7 +96,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::testing::{assert_finite, check_gradients};
+    use crate::testing::{assert_finite, assert_float32_agrees, check_gradients};
 
     fn hidden(seed: usize) -> Tensor {
         let values: Vec<f64> = (0..24).map(|i| (((i + seed) * 13) % 17) as f64 / 8.0 - 1.0).collect();
@@ -114,6 +114,11 @@ mod tests {
         for strategy in [Strategy::Cosine, Strategy::CosineAvg] {
             check_gradients(&[hidden(0), hidden(5)], 1e-7, |l| graph(l, strategy));
         }
+    }
+
+    #[test]
+    fn float32_agrees() {
+        assert_float32_agrees(&[hidden(0), hidden(5)], |l| graph(l, Strategy::Cosine));
     }
 
     #[test]

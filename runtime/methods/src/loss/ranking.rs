@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::log_sigmoid;
+use crate::rectify::{clamp, positive_part};
 
 /// `r / ln(tokens + 1)` of each answer: rewards per order of length. An answer without tokens counts as one token.
 ///
@@ -21,7 +22,7 @@ pub fn length_normalised(rewards: &Tensor, tokens: &[usize]) -> candle_core::Res
 /// Reference: Cai et al. 2024 ("InternLM2"), the focal ranking loss.
 pub fn focal_ranking(chosen: &Tensor, rejected: &Tensor) -> candle_core::Result<Tensor> {
     let ln_sigmoid = log_sigmoid(&(chosen - rejected)?)?;
-    let ease = (ln_sigmoid.exp()? - 0.5)?.relu()?;
+    let ease = positive_part(&(ln_sigmoid.exp()? - 0.5)?)?;
     let factor = (1.0 - (ease * 2.0)?)?.sqr()?;
     (factor * ln_sigmoid)?.neg()
 }
@@ -56,7 +57,7 @@ pub fn score_penalty(chosen: &Tensor, rejected: &Tensor, penalty: ScorePenalty) 
         ScorePenalty::None => scores.zeros_like(),
         ScorePenalty::L2 => scores.sqr(),
         ScorePenalty::LogBarrier { lower, upper, margin } => {
-            let scores = scores.clamp(lower + margin, upper - margin)?;
+            let scores = clamp(scores, lower + margin, upper - margin)?;
             (upper - &scores)?.log()?.neg()? - (scores - lower)?.log()?
         }
     };
@@ -66,7 +67,7 @@ pub fn score_penalty(chosen: &Tensor, rejected: &Tensor, penalty: ScorePenalty) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, assert_finite, check_gradients, gradients, numbers, vector};
+    use crate::testing::{assert_close, assert_finite, assert_float32_agrees, check_gradients, gradients, numbers, vector};
 
     const BARRIER: ScorePenalty = ScorePenalty::LogBarrier { lower: -5.0, upper: 5.0, margin: 1e-3 };
 
@@ -90,6 +91,17 @@ mod tests {
         let focal = numbers(&focal_ranking(&chosen, &rejected).unwrap());
         let win = 1.0 / (1.0 + (-1.0f64).exp());
         assert_close(&focal, &[-plain[0], -plain[1] * (2.0 - 2.0 * win).powi(2)]);
+        let tie = [vector(&[0.3]), vector(&[0.3])];
+        let (_, gradient) = gradients(&tie, |l| focal_ranking(&l[0], &l[1])?.sum_all()).unwrap();
+        assert_close(&gradient.concat(), &[-0.5, 0.5]);
+    }
+
+    #[test]
+    fn float32_agrees() {
+        let far = [vector(&[1.5, -0.5, 7.0]), vector(&[0.5, -0.2, 3.0])];
+        assert_float32_agrees(&far, |l| focal_ranking(&l[0], &l[1])?.mean_all());
+        assert_float32_agrees(&far, |l| score_penalty(&l[0], &l[1], BARRIER)?.mean_all());
+        assert_float32_agrees(&far, |l| length_normalised(&l[0], &[1, 2, 3])?.mean_all());
     }
 
     #[test]

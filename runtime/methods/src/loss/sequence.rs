@@ -25,7 +25,9 @@ pub fn negative_log_likelihood(logprobs: &Tensor, mask: &Tensor, reduction: Redu
         Reduction::TokenMean => mask.sum_all()?.maximum(1.0)?,
         Reduction::SequenceMean => Tensor::new(mask.dim(0)?.max(1) as f64, mask.device())?.to_dtype(mask.dtype())?,
     };
-    sft(logprobs, &mask.broadcast_div(&divisor)?)
+    // Chosen and not multiplied: a masked token may be impossible, and 0 times minus infinity is no number.
+    let logprobs = mask.ne(0.0)?.where_cond(logprobs, &logprobs.zeros_like()?)?;
+    sft(&logprobs, &mask.broadcast_div(&divisor)?)
 }
 
 /// Parts of a sequence-to-sequence reward model's loss.
@@ -57,10 +59,10 @@ pub fn sequence_mapping(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, check_gradients, gradients, matrix};
+    use crate::testing::{assert_close, assert_float32_agrees, check_gradients, gradients, matrix};
 
     fn logprobs() -> Tensor {
-        matrix([[-1.0, -2.0, -50.0], [-4.0, -50.0, -50.0]])
+        matrix([[-1.0, -2.0, f64::NEG_INFINITY], [-4.0, -50.0, f64::NEG_INFINITY]])
     }
 
     fn mask() -> Tensor {
@@ -85,10 +87,12 @@ mod tests {
 
     #[test]
     fn gradients_of_both_mappings_agree_with_finite_differences() {
-        let leaves = [logprobs(), matrix([[-3.0, -0.5]])];
+        let leaves = [matrix([[-1.0, -2.0, -50.0], [-4.0, -50.0, -9.0]]), matrix([[-3.0, -0.5]])];
         let other = matrix([[1.0, 1.0]]);
         check_gradients(&leaves, 1e-8, |l| {
             Ok(sequence_mapping((&l[0], &mask()), (&l[1], &other), 0.3, Reduction::TokenMean)?.loss)
         });
+        let leaves = [leaves[0].clone(), mask()];
+        assert_float32_agrees(&leaves, |l| negative_log_likelihood(&l[0], &l[1], Reduction::SequenceMean));
     }
 }

@@ -5,6 +5,7 @@
 use candle_core::{D, Tensor};
 
 use crate::kl::divergence;
+use crate::rectify::positive_part;
 use crate::softmax::log_softmax;
 
 /// Which way the divergence goes.
@@ -72,7 +73,8 @@ pub fn superhf(
         Direction::PolicyRef => divergence(&policy, &reference)?,
     };
     // A divergence is not negative; rounding can make it so, and then its gradient is noise.
-    let kl = ((by_token * mask)?.sum(D::Minus1)? / mask.sum(D::Minus1)?.maximum(1.0)?)?.relu()?;
+    let kl = ((by_token * mask)?.sum(D::Minus1)? / mask.sum(D::Minus1)?.maximum(1.0)?)?;
+    let kl = positive_part(&kl)?;
     let prior = match settings.aggregate {
         Aggregate::Sum => kl.sum_all()?,
         Aggregate::Mean => kl.mean_all()?,
@@ -90,7 +92,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::testing::{assert_finite, check_gradients, gradients, matrix, numbers};
+    use crate::testing::{assert_finite, assert_float32_agrees, check_gradients, gradients, matrix, numbers};
 
     const ALL: [Settings; 4] = [
         Settings { kl_coefficient: 0.35, direction: Direction::RefPolicy, aggregate: Aggregate::Sum, inverse_loss_penalty: 0.0 },
@@ -138,6 +140,15 @@ mod tests {
         let (_, targets, mask) = batch();
         let parts = superhf(&logits(0.2), &logits(0.2), &targets, &mask, ALL[0]).unwrap();
         assert!(numbers(&parts.kl).iter().all(|kl| kl.abs() < 1e-15));
+    }
+
+    #[test]
+    fn float32_agrees() {
+        let (reference, targets, mask) = batch();
+        for settings in ALL {
+            let leaves = [logits(0.2), reference.clone(), mask.clone()];
+            assert_float32_agrees(&leaves, |l| Ok(superhf(&l[0], &l[1], &targets, &l[2], settings)?.loss));
+        }
     }
 
     #[test]

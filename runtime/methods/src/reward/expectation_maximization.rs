@@ -68,7 +68,7 @@ pub fn weighted_bradley_terry(margins: &Tensor, responsibilities: &Tensor) -> ca
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, assert_finite, check_gradients, matrix, numbers};
+    use crate::testing::{assert_close, assert_finite, assert_float32_agrees, check_gradients, matrix, numbers};
 
     #[test]
     fn annotators_without_pairs_go_to_the_first_member() {
@@ -101,6 +101,12 @@ mod tests {
         let gradients = check_gradients(&margins, 1e-8, |l| weighted_bradley_terry(&l[0], &gamma)?.sum_all());
         assert_eq!(gradients[0][2..], [0.0; 4]);
         assert_eq!(numbers(&weighted_bradley_terry(&margins[0], &gamma).unwrap())[1], 0.0);
+    }
+
+    #[test]
+    fn float32_agrees() {
+        let leaves = [matrix([[0.5, -1.0], [0.1, 0.3]]), matrix([[0.2, 1.0], [0.0, 0.0]])];
+        assert_float32_agrees(&leaves, |l| weighted_bradley_terry(&l[0], &l[1])?.sum_all());
     }
 
     #[test]

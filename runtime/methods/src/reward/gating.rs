@@ -87,7 +87,7 @@ pub fn preference_loss(gating: &Tensor, chosen: &Tensor, rejected: &Tensor) -> c
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, assert_finite, check_gradients, matrix, numbers, vector};
+    use crate::testing::{assert_close, assert_finite, assert_float32_agrees, check_gradients, matrix, numbers, vector};
 
     fn scalar(value: f64) -> Tensor {
         Tensor::new(value, &candle_core::Device::Cpu).unwrap()
@@ -108,6 +108,13 @@ mod tests {
         let (chosen, rejected) = (matrix([[0.5, -1.0, 2.0], [0.1, 0.3, -0.2]]), matrix([[0.0, 1.0, -0.5], [0.4, 0.4, 0.2]]));
         let leaves = [matrix([[0.3, 1.0, -1.0], [0.0, 0.0, 2.0]]), scalar(1.3)];
         check_gradients(&leaves, 1e-8, |l| preference_loss(&gate(&l[0], 10.0, &l[1])?, &chosen, &rejected)?.0.mean_all());
+    }
+
+    #[test]
+    fn float32_agrees() {
+        let leaves = [matrix([[0.3, 1.0, -1.0], [0.0, 0.0, 2.0]]), scalar(1.3), vector(&[0.3, 1.0, 0.5])];
+        assert_float32_agrees(&leaves, |l| coefficients(&gate(&l[0], 10.0, &l[1])?, &l[2], 1)?.sqr()?.sum_all());
+        assert_float32_agrees(&leaves, |l| score(&l[0], &adjust(&l[0], &l[2], 1)?)?.sum_all());
     }
 
     #[test]

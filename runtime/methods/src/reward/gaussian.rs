@@ -68,7 +68,7 @@ pub fn categorical_log_win(chosen: &Tensor, rejected: &Tensor) -> candle_core::R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, assert_finite, check_gradients, matrix, numbers, vector};
+    use crate::testing::{assert_close, assert_finite, assert_float32_agrees, check_gradients, matrix, numbers, vector};
 
     fn heads() -> [Tensor; 2] {
         [matrix([[0.5, -1.0, 2.0], [0.1, 0.3, -0.2]]), matrix([[0.4, 1.0, 0.2], [0.6, 0.1, 2.0]])]
@@ -103,6 +103,12 @@ mod tests {
         let (loss, z) = mean_variance((&logits, &logits), (&logits, &logits)).unwrap();
         assert_close(&numbers(&z), &[0.0; 8]);
         assert_close(&numbers(&loss), &[std::f64::consts::LN_2; 8]);
+    }
+
+    #[test]
+    fn float32_agrees() {
+        assert_float32_agrees(&heads(), |l| categorical_log_win(&l[0], &l[1])?.sum_all());
+        assert_float32_agrees(&heads(), |l| mean_variance((&l[0], &l[1]), (&l[1], &l[0]))?.0.sum_all());
     }
 
     #[test]

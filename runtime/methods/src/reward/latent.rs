@@ -6,6 +6,7 @@ use candle_core::{D, Tensor};
 
 use crate::advantage::{mean, variance};
 use crate::loss::log_sigmoid;
+use crate::rectify::clamp;
 use crate::softmax::softmax;
 
 /// A diagonal Gaussian by mean and logarithm of its variance: `[U, D]`, one by user, or `[D]`, one for all.
@@ -69,7 +70,7 @@ pub struct Sampling {
 ///
 /// Without noise it is the mean, cut but not scaled: what evaluations use.
 pub fn sample(posterior: &Gaussian, noise: Option<&Tensor>, sampling: Sampling) -> candle_core::Result<Tensor> {
-    let cut = |x: &Tensor| sampling.clip.map_or_else(|| Ok(x.clone()), |clip| x.clamp(-clip, clip));
+    let cut = |x: &Tensor| sampling.clip.map_or_else(|| Ok(x.clone()), |clip| clamp(x, -clip, clip));
     let mean = cut(&posterior.mean)?;
     let Some(noise) = noise else { return Ok(mean) };
     let z = (mean + ((cut(&posterior.log_var)? * 0.5)?.exp()? * noise)?)?;
@@ -162,7 +163,7 @@ pub fn information_gain(means: &[Vec<f64>], log_vars: &[Vec<f64>], gain: Gain) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, assert_finite, check_gradients, matrix, numbers, vector};
+    use crate::testing::{assert_close, assert_finite, assert_float32_agrees, check_gradients, matrix, numbers, vector};
 
     fn posterior(l: &[Tensor]) -> Gaussian {
         Gaussian { mean: l[0].clone(), log_var: l[1].clone() }
@@ -204,6 +205,16 @@ mod tests {
             let weights = Attention { q: l[0].clone(), k: l[1].clone(), v: l[2].clone() };
             attention_pool(&l[0], &weights)?.sqr()?.sum_all()
         });
+    }
+
+    #[test]
+    fn float32_agrees() {
+        let [mean, log_var] = leaves();
+        let all = [mean.clone(), log_var.clone(), matrix([[1.0, 0.0], [1.0, 1.0]]), vector(&[0.5, -3.0])];
+        let sampling = Sampling { clip: Some(1.0), scale_norm: true };
+        assert_float32_agrees(&all, |l| Ok(elbo(&l[3], &posterior(l), None, 0.3)?.loss));
+        assert_float32_agrees(&all, |l| sample(&posterior(l), Some(&l[2]), sampling)?.sum_all());
+        assert_float32_agrees(&all, |l| position_weighted_pool(&l[0].unsqueeze(2)?, &l[2])?.sum_all());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use candle_core::Tensor;
 
+use crate::rectify::positive_part;
+
 /// What stands between two layers; none stands after the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
@@ -40,7 +42,7 @@ pub fn rewards(inputs: &Tensor, layers: &[Layer], activation: Activation) -> can
             x = match activation {
                 Activation::None => x,
                 Activation::Tanh => x.tanh()?,
-                Activation::Relu => x.relu()?,
+                Activation::Relu => positive_part(&x)?,
                 Activation::Silu => x.silu()?,
             };
         }

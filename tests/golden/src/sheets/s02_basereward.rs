@@ -62,7 +62,7 @@ fn reward_head_mlp(case: &Case) -> Result<Answer> {
 }
 
 fn hybrid_reward(case: &Case) -> Result<Answer> {
-    let (scores, matches): (Vec<Vec<f64>>, Vec<Vec<bool>>) = (case.input("rewards")?, case.input("exact_match")?);
+    let (scores, matches): (Vec<Vec<f64>>, _) = (case.input("rewards")?, case.truth_rows("exact_match")?);
     let rewards: Vec<f64> =
         flatten(&scores).into_iter().zip(flatten(&matches)).map(|(score, exact)| match_or_score(score, exact)).collect();
     Ok(json!({ "rewards": regroup(&rewards, &scores) }))

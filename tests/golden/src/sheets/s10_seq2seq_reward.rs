@@ -7,7 +7,7 @@ use plumb_methods::reward::feedback::{Alignment, TokenScores, kept_tokens};
 use plumb_methods::stats::fit_line;
 use serde_json::json;
 
-use crate::tensor::{gradients, mask_rows, matrix, rows};
+use crate::tensor::{gradients, mask_tensor, matrix, rows};
 use crate::{Answer, Case, Sheet};
 
 /// The sheet's operations.
@@ -23,7 +23,8 @@ pub const SHEET: Sheet = Sheet {
 
 fn sequence_mle_loss(case: &Case) -> Result<Answer> {
     let of = |name: &str| matrix(&case.input::<Vec<Vec<f64>>>(name)?);
-    let (correction_mask, identity_mask) = (of("correction_mask")?, of("identity_mask")?);
+    let (correction_mask, identity_mask) =
+        (mask_tensor(&case.truth_rows("correction_mask")?)?, mask_tensor(&case.truth_rows("identity_mask")?)?);
     let reduction =
         case.choice("reduction", &[("token_mean", Reduction::TokenMean), ("sequence_mean", Reduction::SequenceMean)])?;
     let identity_weight = case.param_or("identity_weight", 1.0)?;
@@ -61,7 +62,7 @@ fn token_feedback(case: &Case) -> Result<Answer> {
 fn token_rewards_with_kl(case: &Case) -> Result<Answer> {
     let of = |name: &str| case.input::<Vec<Vec<f64>>>(name);
     let (scores, policy, reference) = (of("token_scores")?, of("policy_logps")?, of("ref_logps")?);
-    let (mask, beta, gamma) = (mask_rows(case, "mask")?, case.param("kl_coefficient")?, case.param_or("gamma", 1.0)?);
+    let (mask, beta, gamma) = (case.truth_rows("mask")?, case.param("kl_coefficient")?, case.param_or("gamma", 1.0)?);
     let rewards =
         |i: usize| kl_penalised_scores(&scores[i], Tokens { policy: &policy[i], reference: &reference[i], mask: &mask[i] }, beta);
     let rewards: Vec<Vec<f64>> = (0..mask.len()).map(rewards).collect();

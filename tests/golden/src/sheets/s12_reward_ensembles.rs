@@ -9,7 +9,6 @@ use plumb_methods::stats::first_max;
 use serde_json::json;
 
 use crate::groups::{flatten_members, regroup_members};
-use crate::tensor::mask_rows;
 use crate::{Answer, Case, Sheet};
 
 /// The sheet's operations.
@@ -62,7 +61,7 @@ fn kl_penalised_token_rewards(case: &Case) -> Result<Answer> {
     let (scores, beta, clip): (Vec<f64>, f64, Option<f64>) =
         (case.input("rewards")?, case.param("kl_coefficient")?, case.param_or("reward_clip", None)?);
     let (policy, reference): (Vec<Vec<f64>>, Vec<Vec<f64>>) = (case.input("policy_logps")?, case.input("ref_logps")?);
-    let mask = mask_rows(case, "mask")?;
+    let mask = case.truth_rows("mask")?;
     let row = |i: usize| {
         let tokens = Tokens { policy: &policy[i], reference: &reference[i], mask: &mask[i] };
         kl_penalised_final_score(scores[i], clip, tokens, beta)

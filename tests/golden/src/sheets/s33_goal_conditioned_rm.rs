@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
+use plumb_methods::evaluation::vote::{count_votes, wins};
 use plumb_methods::loss::contrastive::{States, Strategy, goal_contrastive, state_index};
 use plumb_methods::loss::reward::bradley_terry;
 use plumb_methods::reward::goal::{descending, goal_values, guided_score, mean_state};
@@ -22,6 +23,7 @@ pub const SHEET: Sheet = Sheet {
         ("goal_state", goal_state),
         ("goal_values", goal_values_of),
         ("prefix_filter", prefix_filter),
+        ("majority_vote", majority_vote),
         ("auroc", auroc_of),
         ("guided_beam_scores", guided_beam_scores),
     ],
@@ -107,10 +109,17 @@ fn prefix_filter(case: &Case) -> Result<Answer> {
     }))
 }
 
+fn majority_vote(case: &Case) -> Result<Answer> {
+    let (answers, correct): (Vec<String>, String) = (case.input("answers")?, case.input("correct_answer")?);
+    let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
+    let votes = count_votes(&answers, &case.truths("keep")?);
+    let (wins, strictly) = wins(&votes, &correct);
+    Ok(json!({ "votes": votes, "correct": wins, "strictly_correct": strictly }))
+}
+
 fn auroc_of(case: &Case) -> Result<Answer> {
-    let (scores, labels): (Vec<f64>, Vec<u8>) = (case.input("scores")?, case.input("labels")?);
-    ensure!(scores.len() == labels.len(), "each score needs a label");
-    let positive: Vec<bool> = labels.iter().map(|label| *label != 0).collect();
+    let (scores, positive): (Vec<f64>, _) = (case.input("scores")?, case.truths("labels")?);
+    ensure!(scores.len() == positive.len(), "each score needs a label");
     Ok(json!({ "auroc": auroc(&scores, &positive) }))
 }
 

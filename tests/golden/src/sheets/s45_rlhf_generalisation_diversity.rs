@@ -14,7 +14,6 @@ use plumb_methods::schedule::AdaptiveKl;
 use plumb_methods::stats::dot;
 use serde_json::{Map, json};
 
-use crate::tensor::mask_rows;
 use crate::{Answer, Case, Sheet};
 
 /// The sheet's operations.
@@ -79,7 +78,7 @@ fn kl_estimator(case: &Case) -> Result<Answer> {
         other => bail!("no estimator of kind {other}"),
     };
     let (policy, reference): (Vec<Vec<f64>>, Vec<Vec<f64>>) = (case.input("policy_logps")?, case.input("ref_logps")?);
-    let mask = mask_rows(case, "mask")?;
+    let mask = case.truth_rows("mask")?;
     let token = |i: usize, t: usize| if mask[i][t] { kl::estimate(estimator, policy[i][t], reference[i][t]) } else { 0.0 };
     let rows = (0..policy.len()).map(|i| (0..policy[i].len()).map(|t| token(i, t)).collect());
     Ok(json!({ "per_token": rows.collect::<Vec<Vec<f64>>>() }))

@@ -7,7 +7,7 @@ use plumb_methods::loss::superhf::{Aggregate, Direction, Settings, superhf};
 use plumb_methods::selection::top_k::top_k;
 use serde_json::json;
 
-use crate::tensor::{flat, gradients, matrix};
+use crate::tensor::{flat, gradients, mask_tensor};
 use crate::{Answer, Case, Sheet};
 
 /// The sheet's operations.
@@ -28,10 +28,10 @@ fn superhf_loss(case: &Case) -> Result<Answer> {
     let (values, reference): (Vec<Vec<Vec<f64>>>, Vec<Vec<Vec<f64>>>) = (case.input("logits")?, case.input("ref_logits")?);
     let shape = (values.len(), values.first().map_or(0, Vec::len), values.concat().first().map_or(0, Vec::len));
     let tensor = |values: &[Vec<Vec<f64>>]| Tensor::from_vec(values.concat().concat(), shape, &Device::Cpu);
-    let mask = case.input::<Vec<Vec<f64>>>("mask")?;
+    let mask = case.truth_rows("mask")?;
     // Masked targets may be anything, -100 for one.
     let targets = case.input::<Vec<Vec<i64>>>("targets")?.concat();
-    let targets: Vec<u32> = targets.iter().zip(mask.concat()).map(|(t, mask)| if mask == 0.0 { 0 } else { *t as u32 }).collect();
+    let targets: Vec<u32> = targets.iter().zip(mask.concat()).map(|(t, mask)| if mask { *t as u32 } else { 0 }).collect();
     let targets = Tensor::from_vec(targets, (shape.0, shape.1), &Device::Cpu)?;
     let settings = Settings {
         kl_coefficient: case.param_or("kl_coefficient", 0.35)?,
@@ -39,7 +39,7 @@ fn superhf_loss(case: &Case) -> Result<Answer> {
         aggregate: case.choice("kl_aggregate", &[("sum", Aggregate::Sum), ("mean", Aggregate::Mean)])?,
         inverse_loss_penalty: case.param_or("inverse_loss_penalty", 0.0)?,
     };
-    let (leaf, reference, mask) = (tensor(&values)?, tensor(&reference)?, matrix(&mask)?);
+    let (leaf, reference, mask) = (tensor(&values)?, tensor(&reference)?, mask_tensor(&mask)?);
     let parts = |l: &Tensor| superhf(l, &reference, &targets, &mask, settings);
     let (loss, gradients) = gradients(std::slice::from_ref(&leaf), |l| Ok(parts(&l[0])?.loss))?;
     let parts = parts(&leaf)?;
@@ -52,7 +52,7 @@ fn superhf_loss(case: &Case) -> Result<Answer> {
 }
 
 fn calibration_error_of(case: &Case) -> Result<Answer> {
-    let (confidence, correct): (Vec<f64>, Vec<bool>) = (case.input("confidence")?, case.input("correct")?);
+    let (confidence, correct): (Vec<f64>, _) = (case.input("confidence")?, case.truths("correct")?);
     ensure!(confidence.len() == correct.len(), "each confidence needs a truth");
     let error = calibration_error(&confidence, &correct, case.param_or("bins", 10)?);
     Ok(json!({ "ece": error.ece, "mse": error.mse }))

@@ -12,7 +12,7 @@ use plumb_methods::reward::scaling::{log_mean_exp, normalised, win_probability};
 use plumb_methods::schedule::{Annealing, Rise};
 use serde_json::json;
 
-use crate::tensor::{flat, gradients, matrix, rows, vector};
+use crate::tensor::{flat, gradients, mask_tensor, matrix, rows, vector};
 use crate::{Answer, Case, Sheet};
 
 /// The sheet's operations.
@@ -83,7 +83,7 @@ fn position_weighted_pool_of(case: &Case) -> Result<Answer> {
     let hidden: Vec<Vec<Vec<f64>>> = case.input("hidden")?;
     let shape = (hidden.len(), hidden.first().map_or(0, Vec::len), hidden.concat().first().map_or(0, Vec::len));
     let hidden = Tensor::from_vec(hidden.concat().concat(), shape, &Device::Cpu)?;
-    Ok(json!({ "pooled": rows(&position_weighted_pool(&hidden, &read_rows(case, "mask")?)?)? }))
+    Ok(json!({ "pooled": rows(&position_weighted_pool(&hidden, &mask_tensor(&case.truth_rows("mask")?)?)?)? }))
 }
 
 fn kl_anneal(case: &Case) -> Result<Answer> {
