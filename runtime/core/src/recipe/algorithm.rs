@@ -2,7 +2,9 @@
 
 mod cpo;
 mod kto;
+mod online_dpo;
 mod orpo;
+mod raft;
 mod simpo;
 
 use schemars::JsonSchema;
@@ -10,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 pub use cpo::{Cpo, CpoLoss};
 pub use kto::{Kto, KtoLoss};
+pub use online_dpo::{OnlineDpo, Pairing};
 pub use orpo::Orpo;
+pub use raft::{Raft, RaftStrategy};
 pub use simpo::Simpo;
 
 /// Supervised fine-tuning.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::algorithm::{Cpo, Dpo, Grpo, Kto, Orpo, RewardModel, Rollout, Sft, Simpo};
+use super::algorithm::{Cpo, Dpo, Grpo, Kto, OnlineDpo, Orpo, Raft, RewardModel, Rollout, Sft, Simpo};
 use super::plugin::{FilterUse, JudgeUse, PluginUse, RewardUse, ScheduledSwap, ShaperUse};
 
 /// One stage of a run.
@@ -44,7 +44,13 @@ pub struct Stage {
     /// Stage `reward-model`: how a batch is made, and the loss.
     #[serde(default)]
     pub reward_model: RewardModel,
-    /// Stage `grpo`: how completions are sampled.
+    /// Stage `raft`: which completions are learned.
+    #[serde(default)]
+    pub raft: Raft,
+    /// Stage `online-dpo`: its rounds; the loss is that of `dpo`.
+    #[serde(default)]
+    pub online_dpo: OnlineDpo,
+    /// Stages `grpo`, `raft` and `online-dpo`: how completions are sampled.
     #[serde(default)]
     pub rollout: Rollout,
     /// Stage `grpo`: the loss.
@@ -91,6 +97,10 @@ pub enum Algorithm {
     Grpo,
     /// Direct preference optimization on the pairs of the data.
     Dpo,
+    /// Reward-ranked fine-tuning: supervised fine-tuning on the best of sampled completions.
+    Raft,
+    /// Direct preference optimization on the best and the worst of sampled completions.
+    OnlineDpo,
     /// Kahneman-Tversky optimization on labelled answers.
     Kto,
     /// Odds-ratio preference optimization on the pairs of the data, without a reference.
@@ -110,6 +120,8 @@ impl Algorithm {
             Algorithm::Sft => "sft",
             Algorithm::Grpo => "grpo",
             Algorithm::Dpo => "dpo",
+            Algorithm::Raft => "raft",
+            Algorithm::OnlineDpo => "online-dpo",
             Algorithm::Kto => "kto",
             Algorithm::Orpo => "orpo",
             Algorithm::Cpo => "cpo",

@@ -22,6 +22,7 @@ pub struct SimPo {
     pub alpha: f64,
 }
 
+// ANCHOR: formula
 /// `-(1 - e) ln σ(z) - e ln σ(-z)` with `z = beta (reward_chosen - reward_rejected) - gamma` of each pair, `[P]`.
 ///
 /// A step's loss is its mean, plus CPO's alpha times the negative log-likelihood of the chosen answers ([`super::sft::sft`]).
@@ -35,6 +36,7 @@ pub fn simpo(logps: &PairLogps, settings: SimPo) -> candle_core::Result<Tensor> 
     let e = settings.label_smoothing;
     (log_sigmoid(&z)? * (e - 1.0))? - (log_sigmoid(&z.neg()?)? * e)?
 }
+// ANCHOR_END: formula
 
 /// (1 - p^-alpha) / alpha of log-probabilities, without overflow.
 fn reward(logps: &Tensor, alpha: f64) -> candle_core::Result<Tensor> {

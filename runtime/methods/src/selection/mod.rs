@@ -2,5 +2,6 @@
 
 pub mod pairs;
 pub mod prefix;
+pub mod ranked;
 pub mod top_k;
 pub mod truncation;

@@ -120,7 +120,15 @@ impl ModelStore {
         }
     }
 
-    /// The policy as the stage began, if the stage keeps it.
+    /// The reference, where the stage has one, becomes the policy as it is now.
+    pub fn renew_reference(&mut self, policy: &Policy) {
+        if let Some(reference) = &mut self.reference {
+            reference.params.data.copy_from_slice(&policy.params.data);
+            reference.weights_changed();
+        }
+    }
+
+    /// The policy as the stage began, or as it was when the reference was last renewed, if the stage keeps it.
     pub fn reference(&mut self) -> Option<&mut Policy> {
         self.reference.as_mut()
     }

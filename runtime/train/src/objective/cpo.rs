@@ -6,7 +6,7 @@ use plumb_methods::loss::dpo::dpo;
 use plumb_methods::loss::grpo::TokenStats;
 
 use super::Objective;
-use super::pairs::{PairLoss, PairTerms, Pairs, mean_weights, sum_weights};
+use super::pairs::{FromData, PairLoss, PairTerms, Pairs, mean_weights, sum_weights};
 use super::registry::{Columns, Flaw, Length, Method, Needs, Start, non_negative, positive, require};
 
 /// Contrastive preference optimization, as the registry has it.
@@ -26,7 +26,7 @@ impl Method for CpoMethod {
     }
 
     fn objective<'a>(&self, start: Start<'a>) -> Box<dyn Objective + 'a> {
-        Box::new(Pairs { loss: &start.stage.cpo, start })
+        Box::new(Pairs { loss: &start.stage.cpo, source: FromData, start })
     }
 }
 

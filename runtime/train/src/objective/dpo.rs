@@ -6,7 +6,7 @@ use plumb_methods::loss::divergence::{Divergence, f_dpo};
 use plumb_methods::loss::dpo::{PairLogps, sequence_weights};
 use plumb_methods::loss::grpo::TokenStats;
 
-use super::pairs::{PairLoss, PairTerms, Pairs};
+use super::pairs::{FromData, PairLoss, PairTerms, Pairs};
 use super::registry::{Columns, Flaw, Length, Method, Needs, Start, non_negative, positive, require};
 use super::{Grain, Objective};
 
@@ -29,7 +29,7 @@ impl Method for DpoMethod {
     }
 
     fn objective<'a>(&self, start: Start<'a>) -> Box<dyn Objective + 'a> {
-        Box::new(Pairs { loss: &start.stage.dpo, start })
+        Box::new(Pairs { loss: &start.stage.dpo, source: FromData, start })
     }
 }
 

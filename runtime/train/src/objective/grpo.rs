@@ -1,6 +1,5 @@
 //! Group-relative policy optimization on sampled completions.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Tensor;
@@ -9,11 +8,12 @@ use plumb_methods::loss::grpo::{Clip, Terms, TokenStats, Totals, grpo, token_wei
 use plumb_model::engine::Leaves;
 
 use super::registry::{Columns, Flaw, Method, Needs, Start, non_negative, positive, require};
-use super::rollouts::lesson;
+use super::rollouts::{lesson, loss_rows};
 use super::{Lesson, Objective, for_each_token, per_token, token_weights};
 use crate::error::Result;
 use crate::models::Served;
 use crate::pack::{LossRow, parts};
+use crate::pipeline::filtering::Pair;
 use crate::pipeline::record::reasons;
 use crate::pipeline::rows::StepRows;
 use crate::plugins::StagePlugins;
@@ -46,7 +46,7 @@ impl Method for GrpoMethod {
         Needs { rows: stage.rollout.prompts_per_step, columns: Columns::Prompts, reference, score_head: false }
     }
 
-    fn reasons(&self, stage: &Stage, rows: &StepRows) -> Vec<Option<String>> {
+    fn reasons(&self, stage: &Stage, rows: &StepRows, _pairs: &[Pair]) -> Vec<Option<String>> {
         reasons(rows, stage.grpo.mask_truncated_completions)
     }
 
@@ -72,8 +72,7 @@ impl Grpo<'_> {
     fn loss_rows(&self, rows: &StepRows) -> (Vec<LossRow>, Vec<std::ops::Range<usize>>) {
         let grpo = &self.start.stage.grpo;
         let refs = rows.rows();
-        let prompts: Vec<Arc<[u32]>> = rows.groups.iter().map(|group| group.prompt.tokens.as_slice().into()).collect();
-        let (live, reasons) = (rows.live(), GrpoMethod.reasons(self.start.stage, rows));
+        let (live, reasons) = (rows.live(), reasons(rows, grpo.mask_truncated_completions));
         let length = |&row: &usize| refs[row].completion.tokens.len();
         let seen: Vec<usize> = live.iter().copied().filter(|&row| reasons[row].is_none()).collect();
         let parts = parts(seen.len(), self.start.stage.optimizer.gradient_accumulation_steps);
@@ -86,11 +85,10 @@ impl Grpo<'_> {
                 part_tokens: part.iter().map(length).sum(),
                 parts: parts.len(),
             };
-            all.extend(part.iter().map(|&row| {
-                let completion = refs[row].completion.tokens.clone();
-                let weight =
-                    token_weight(grpo.loss_type, completion.len(), self.start.stage.rollout.max_completion_length, totals);
-                let mut loss_row = LossRow::new(prompts[refs[row].place].clone(), completion, rows.weights[row] * weight);
+            all.extend(loss_rows(rows, part).into_iter().zip(part).map(|(mut loss_row, &row)| {
+                let tokens = loss_row.completion.len();
+                loss_row.token_weight *=
+                    token_weight(grpo.loss_type, tokens, self.start.stage.rollout.max_completion_length, totals);
                 loss_row.advantages = match &rows.token_advantages {
                     Some(tokens) => tokens[row].clone(),
                     None => vec![rows.advantages[row].expect("a live row has an advantage") as f32],

@@ -7,7 +7,7 @@ use plumb_methods::loss::orpo::odds_ratio;
 use plumb_methods::stats::log_sigmoid;
 
 use super::Objective;
-use super::pairs::{PairLoss, PairTerms, Pairs, mean_weights};
+use super::pairs::{FromData, PairLoss, PairTerms, Pairs, mean_weights};
 use super::registry::{Columns, Flaw, Length, Method, Needs, Start, positive, require};
 
 /// Odds-ratio preference optimization, as the registry has it.
@@ -24,7 +24,7 @@ impl Method for OrpoMethod {
     }
 
     fn objective<'a>(&self, start: Start<'a>) -> Box<dyn Objective + 'a> {
-        Box::new(Pairs { loss: &start.stage.orpo, start })
+        Box::new(Pairs { loss: &start.stage.orpo, source: FromData, start })
     }
 }
 

@@ -42,6 +42,35 @@ pub(crate) trait PairLoss {
     fn count(&self, _stats: &mut TokenStats, _policy: [f64; 2], _nll: f64) {}
 }
 
+/// Where pairs come from.
+pub(crate) trait PairSource {
+    /// What step `step` learns from, the batch number `batch` of the stage: rows in twos, without the reference's log-probabilities.
+    fn lesson(
+        &mut self,
+        start: &Start<'_>,
+        models: &mut Served<'_>,
+        plugins: &StagePlugins,
+        batch: u64,
+        step: u64,
+    ) -> Result<Lesson>;
+}
+
+/// The pairs of the data.
+pub(crate) struct FromData;
+
+impl PairSource for FromData {
+    fn lesson(
+        &mut self,
+        start: &Start<'_>,
+        _models: &mut Served<'_>,
+        _plugins: &StagePlugins,
+        batch: u64,
+        step: u64,
+    ) -> Result<Lesson> {
+        Ok(pair_lesson(start, &start.sampler.batch(batch), step))
+    }
+}
+
 /// What a loss over pairs is a function of; `[P]` of float64 each.
 pub(crate) struct PairTerms {
     /// Log-probabilities by [`PairLoss::token_weights`], nats.
@@ -54,11 +83,12 @@ pub(crate) struct PairTerms {
     pub margins: Tensor,
 }
 
-/// The objective of a loss over the pairs of the data.
+/// The objective of a loss over pairs.
 ///
 /// Rows come in twos, the chosen answer before the rejected one. Their `token_weight` is the pair's weight in the loss.
-pub(crate) struct Pairs<'a, L> {
+pub(crate) struct Pairs<'a, L, S> {
     pub start: Start<'a>,
+    pub source: S,
     pub loss: L,
 }
 
@@ -72,16 +102,16 @@ pub(crate) fn mean_weights(chosen: usize, rejected: usize) -> [Vec<f64>; 2] {
     [chosen, rejected].map(|tokens| vec![1.0 / tokens.max(1) as f64; tokens])
 }
 
-impl<L: PairLoss> Pairs<'_, L> {
+impl<L: PairLoss, S> Pairs<'_, L, S> {
     /// Weights of a pair's tokens in their sequences.
     fn weights_of(&self, pair: &[LossRow]) -> [Vec<f64>; 2] {
         self.loss.token_weights(pair[0].completion.len(), pair[1].completion.len())
     }
 }
 
-impl<L: PairLoss> Objective for Pairs<'_, L> {
-    fn prepare(&mut self, models: &mut Served<'_>, _plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson> {
-        let mut lesson = pair_lesson(&self.start, &self.start.sampler.batch(batch), step);
+impl<L: PairLoss, S: PairSource> Objective for Pairs<'_, L, S> {
+    fn prepare(&mut self, models: &mut Served<'_>, plugins: &StagePlugins, batch: u64, step: u64) -> Result<Lesson> {
+        let mut lesson = self.source.lesson(&self.start, models, plugins, batch, step)?;
         if self.loss.with_reference() {
             add_reference(models, &mut lesson, self.grain().rows(), self.temperature())?;
         }

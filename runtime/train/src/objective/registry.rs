@@ -4,18 +4,22 @@
 
 use plumb_core::recipe::{Algorithm, FilterScope, Rollout, Speculation, Stage};
 
-use super::{Objective, cpo, dpo, grpo, kto, orpo, reward_model, sft, simpo};
+use super::{Objective, cpo, dpo, grpo, kto, online_dpo, orpo, raft, reward_model, sft, simpo};
 use crate::data::Sampler;
+use crate::pipeline::filtering::Pair;
 use crate::pipeline::record;
 use crate::pipeline::rows::StepRows;
 use crate::stage::StageData;
 
+// ANCHOR: method
 /// The method of an algorithm.
 pub fn method(algorithm: Algorithm) -> &'static dyn Method {
     match algorithm {
         Algorithm::Sft => &sft::SftMethod,
         Algorithm::Grpo => &grpo::GrpoMethod,
         Algorithm::Dpo => &dpo::DpoMethod,
+        Algorithm::Raft => &raft::RaftMethod,
+        Algorithm::OnlineDpo => &online_dpo::OnlineDpoMethod,
         Algorithm::Kto => &kto::KtoMethod,
         Algorithm::Orpo => &orpo::OrpoMethod,
         Algorithm::Cpo => &cpo::CpoMethod,
@@ -23,6 +27,7 @@ pub fn method(algorithm: Algorithm) -> &'static dyn Method {
         Algorithm::RewardModel => &reward_model::RewardModelMethod,
     }
 }
+// ANCHOR_END: method
 
 /// An algorithm as the loop sees it before it runs.
 pub trait Method: Sync {
@@ -32,9 +37,9 @@ pub trait Method: Sync {
     /// What it needs.
     fn needs(&self, stage: &Stage) -> Needs;
 
-    /// Why each of a step's completions is not in the loss; None for those that are. A function of the rows alone, so that a replay finds the
-    /// same.
-    fn reasons(&self, _stage: &Stage, rows: &StepRows) -> Vec<Option<String>> {
+    /// Why each of a step's completions is not in the loss; None for those that are. A function of the rows and of the
+    /// pairs that filters made alone, so that a replay finds the same.
+    fn reasons(&self, _stage: &Stage, rows: &StepRows, _pairs: &[Pair]) -> Vec<Option<String>> {
         record::reasons(rows, false)
     }
 

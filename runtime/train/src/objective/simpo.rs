@@ -5,7 +5,7 @@ use plumb_core::recipe::{Simpo, Stage};
 use plumb_methods::loss::simpo::{SimPo, simpo};
 
 use super::Objective;
-use super::pairs::{PairLoss, PairTerms, Pairs, mean_weights};
+use super::pairs::{FromData, PairLoss, PairTerms, Pairs, mean_weights};
 use super::registry::{Columns, Flaw, Length, Method, Needs, Start, non_negative, positive, require};
 
 /// Simple preference optimization, as the registry has it.
@@ -23,7 +23,7 @@ impl Method for SimpoMethod {
     }
 
     fn objective<'a>(&self, start: Start<'a>) -> Box<dyn Objective + 'a> {
-        Box::new(Pairs { loss: &start.stage.simpo, start })
+        Box::new(Pairs { loss: &start.stage.simpo, source: FromData, start })
     }
 }
 

@@ -156,7 +156,7 @@ impl Current<'_> {
         }
         let assessed = assess(&mut rows, &self.plugins, self.stage.grpo.scale_rewards, &mut models)?;
         drop_unwanted(&mut rows, &assessed.unwanted);
-        let reasons = registry::method(self.stage.algorithm).reasons(self.stage, &rows);
+        let reasons = registry::method(self.stage.algorithm).reasons(self.stage, &rows, &assessed.pairs);
         let now = record(&rows, &reasons, &assessed.pairs);
 
         let names: Vec<String> = rows.scores.iter().map(|scores| scores.name.clone()).collect();

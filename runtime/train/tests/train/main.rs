@@ -8,6 +8,7 @@
 //! - `plugin_metrics`: what plugins and their faults leave in the metrics
 //! - `inputs`: data and plugins of a run, and what a failed step leaves
 //! - `repeat`: resumed runs and other thread counts leave the same bytes
+//! - `sampled`: stages that learn from the policy's own completions without a policy gradient
 //! - `swap`: plugins that change while a run goes on
 //! - `preferences`: stages that learn from pairs of answers
 //! - `direct`: stages that learn from pairs and labels in other ways than DPO
@@ -27,5 +28,6 @@ mod plugin_metrics;
 mod preferences;
 mod recipes;
 mod repeat;
+mod sampled;
 mod support;
 mod swap;

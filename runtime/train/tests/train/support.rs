@@ -85,6 +85,19 @@ pub fn by_text(name: &str, value: impl Fn(&str) -> f64 + Send + Sync + 'static) 
     Closure::new(PluginKind::Reward, name, score)
 }
 
+/// 1 where the completion is what the column of the data has, as the shipped plugin of that name without settings.
+fn exact_match(column: &str) -> Arc<Closure<Score>> {
+    let column = column.to_owned();
+    let score: Score = Arc::new(move |batch| {
+        let (Some(Column::Text(texts)), Some(Column::Text(answers))) = (batch.column("completion"), batch.column(&column)) else {
+            panic!("completions and answers are texts")
+        };
+        let right = |row| if texts.get(row).unwrap() == answers.get(row).unwrap() { 1.0 } else { 0.0 };
+        Ok(Rewards { outcomes: (0..texts.len()).map(|row| Outcome::Scored(right(row))).collect(), ..Rewards::default() })
+    });
+    Closure::new(PluginKind::Reward, "reward-exact-match", score)
+}
+
 /// Share of a text's characters that are `wanted`; 0 of an empty text.
 pub fn share_of(wanted: char) -> impl Fn(&str) -> f64 + Send + Sync {
     move |text| text.chars().filter(|c| *c == wanted).count() as f64 / text.chars().count().max(1) as f64
@@ -108,6 +121,9 @@ pub struct Closures {
 
 impl PluginFactory for Closures {
     fn reward(&self, plugin: &PluginUse) -> Result<Arc<dyn RewardFn>, LoadError> {
+        if plugin.plugin == "reward-exact-match" {
+            return Ok(exact_match(plugin.config["column"].as_str().unwrap()));
+        }
         match plugin.plugin.strip_prefix("share-of-") {
             Some(wanted) => Ok(by_text(&plugin.plugin, share_of(wanted.chars().next().unwrap()))),
             None => Err(format!("no reward is named `{}`", plugin.plugin).into()),

@@ -5,6 +5,7 @@ mod metrics;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use plumb_core::recipe::{self, Rollout, RolloutWeights, Stage};
@@ -63,7 +64,7 @@ pub(crate) fn lesson(
     mut metrics: Vec<(String, f64)>,
 ) -> Lesson {
     step_metrics(rows, &assessed, &mut metrics);
-    let reasons = registry::method(stage.algorithm).reasons(stage, rows);
+    let reasons = registry::method(stage.algorithm).reasons(stage, rows, &assessed.pairs);
     Lesson {
         rows: loss_rows,
         parts,
@@ -75,6 +76,16 @@ pub(crate) fn lesson(
         observed: of_rewards(rows).into_iter().chain(assessed.observed).collect(),
         messages: assessed.notes,
     }
+}
+
+/// Rows of the loss over some of a step's completions, in the order given; each counts what filters said it weighs. Completions of a group share
+/// their prompt.
+pub(crate) fn loss_rows(rows: &StepRows, chosen: &[usize]) -> Vec<LossRow> {
+    let refs = rows.rows();
+    let prompts: Vec<Arc<[u32]>> = rows.groups.iter().map(|group| group.prompt.tokens.as_slice().into()).collect();
+    let row =
+        |&row: &usize| LossRow::new(prompts[refs[row].place].clone(), refs[row].completion.tokens.clone(), rows.weights[row]);
+    chosen.iter().map(row).collect()
 }
 
 impl<'a> Start<'a> {

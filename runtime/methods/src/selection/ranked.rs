@@ -1,0 +1,38 @@
+//! Which of several rewarded completions are learned from.
+//!
+//! Higher rewards come first; among equal ones the lowest index. NaN stands for no reward and is never chosen.
+
+/// Indices of the `count` best, best first; fewer where there are fewer.
+pub fn best(rewards: &[f64], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rewards.len()).filter(|&i| !rewards[i].is_nan()).collect();
+    order.sort_by(|&a, &b| rewards[b].total_cmp(&rewards[a]));
+    order.truncate(count);
+    order
+}
+
+/// Completions that a share of all stands for: `floor(n · share)`. The sum keeps a share such as 3 · 0.1 from losing one to rounding.
+pub fn share_count(n: usize, share: f64) -> usize {
+    ((n as f64 * share + 1e-9) as usize).min(n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn best_come_first_and_equal_ones_in_their_order() {
+        let rewards = [0.5, f64::NAN, 2.0, 0.5, 2.0];
+        assert_eq!(best(&rewards, 3), [2, 4, 0]);
+        assert_eq!(best(&rewards, 9), [2, 4, 0, 3]);
+        assert!(best(&[], 2).is_empty() && best(&rewards, 0).is_empty());
+    }
+
+    #[test]
+    fn share_is_rounded_down_but_not_by_a_rounding_error() {
+        assert_eq!(
+            [(10, 0.3), (10, 0.29), (3, 0.2), (4, 1.0), (0, 0.5)].map(|(n, share)| share_count(n, share)),
+            [3, 2, 0, 4, 0]
+        );
+        assert_eq!(share_count(30, 0.1), 3);
+    }
+}
