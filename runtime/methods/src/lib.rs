@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod advantage;
+pub mod diffusion;
 pub mod evaluation;
 pub mod kl;
 pub mod loss;
 pub mod pairwise;
+pub mod prompt_statistics;
 pub mod rectify;
 pub mod returns;
 pub mod reward;

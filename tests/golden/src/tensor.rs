@@ -3,6 +3,11 @@
 use anyhow::Result;
 use candle_core::{Device, Tensor, Var};
 
+/// `[]`.
+pub fn scalar(value: f64) -> Result<Tensor> {
+    Ok(Tensor::new(value, &Device::Cpu)?)
+}
+
 /// `[N]`.
 pub fn vector(values: &[f64]) -> Result<Tensor> {
     Ok(Tensor::from_slice(values, values.len(), &Device::Cpu)?)

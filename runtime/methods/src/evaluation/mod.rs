@@ -4,6 +4,7 @@ pub mod benchmark;
 pub mod best_of_n;
 pub mod calibration;
 pub mod diversity;
+pub mod hacking;
 pub mod overoptimization;
 pub mod preference;
 pub mod sequence_kl;

@@ -5,6 +5,7 @@ use candle_core::{Tensor, bail};
 use plumb_core::recipe::{Dpo, DpoLoss};
 
 use super::log_sigmoid;
+use crate::rectify::positive_part;
 
 /// Log-probabilities of pairs' answers given their prompts, nats, `[P]` each.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub fn mask_weights(mask: &[f64], averages: bool) -> Vec<f64> {
 pub fn sequence_logps(logprobs: &Tensor, weights: &Tensor, lengths: &[usize]) -> candle_core::Result<Tensor> {
     let owners = lengths.iter().enumerate().flat_map(|(sequence, &tokens)| std::iter::repeat_n(sequence as u32, tokens));
     let owners = Tensor::from_iter(owners, logprobs.device())?;
+    // Chosen and not multiplied: a masked token may be impossible, and 0 times minus infinity is no number.
+    let logprobs = weights.ne(0.0)?.where_cond(logprobs, &logprobs.zeros_like()?)?;
     Tensor::zeros(lengths.len(), logprobs.dtype(), logprobs.device())?.index_add(&owners, &(logprobs * weights)?, 0)
 }
 
@@ -67,11 +70,7 @@ pub fn dpo(policy: &PairLogps, reference: Option<&PairLogps>, settings: &Dpo) ->
     let x = scaled(&h)?;
     match settings.loss_type {
         DpoLoss::Sigmoid => smoothed(&x),
-        DpoLoss::Hinge => {
-            // Settled pairs have no gradient, those at the hinge included.
-            let open = x.detach().lt(1.0)?.to_dtype(x.dtype())?;
-            (1.0 - x)? * open
-        }
+        DpoLoss::Hinge => positive_part(&(1.0 - x)?),
         DpoLoss::Ipo => (h - 0.5 / beta)?.sqr(),
         DpoLoss::ExoPair if e <= 0.0 => bail!("exo_pair needs a label smoothing above 0"),
         DpoLoss::ExoPair => {
@@ -288,11 +287,11 @@ mod tests {
 
     #[test]
     fn masked_tokens_and_empty_sequences_count_nothing() {
-        let (logprobs, weights) = ([-1.0, -2.0, -4.0, -8.0], tensor(&[1.0, 0.0, 1.0, 1.0]));
+        let (logprobs, weights) = ([-1.0, f64::NEG_INFINITY, -4.0, -8.0], tensor(&[1.0, 0.0, 1.0, 1.0]));
         let sums = |l: &Tensor| sequence_logps(l, &weights, &[2, 0, 2]);
         assert_eq!(sums(&tensor(&logprobs)).unwrap().to_vec1::<f64>().unwrap(), [-1.0, 0.0, -12.0]);
         let (_, gradient) = differentiate(&logprobs, |l| sums(l)?.sum_all()).unwrap();
-        assert_eq!(gradient, [1.0, 0.0, 1.0, 1.0]);
+        assert_eq!(gradient, [1.0, 0.0, 1.0, 1.0], "the masked token is impossible");
     }
 
     #[test]

@@ -4,22 +4,30 @@
 //! `Σ_t weight_t · loss_t`, so that micro-batches simply add up. Losses over sequences ([`dpo`]) first make sums over tokens, and
 //! have a weight per pair. The graphs take any float dtype: float32 in training, float64 where reference numbers are compared.
 
+pub mod classification;
 pub mod contrastive;
+pub mod critique;
 pub mod daa;
+pub mod distillation;
 pub mod divergence;
 pub mod dpo;
 pub mod grpo;
 pub mod importance;
+pub mod inter_sample;
 pub mod kto;
 pub mod means;
 pub mod orpo;
 pub mod plackett_luce;
 pub mod ranking;
 pub mod reward;
+pub mod rpo;
 pub mod sequence;
 pub mod sft;
 pub mod simpo;
+pub mod soft_preference;
+pub mod step_preference;
 pub mod superhf;
+pub mod token_regularized;
 
 use candle_core::{Device, Tensor, Var, WithDType};
 
@@ -35,6 +43,11 @@ pub fn log_sigmoid(x: &Tensor) -> candle_core::Result<Tensor> {
 /// Mean of losses, `[]`; 0 without any.
 pub fn mean(losses: &Tensor) -> candle_core::Result<Tensor> {
     losses.sum_all()? / losses.elem_count().max(1) as f64
+}
+
+/// `base + Σ_i weight_i · loss_i`: a loss with auxiliary ones, `[]` each.
+pub fn with_auxiliary(base: &Tensor, auxiliary: &[(f64, &Tensor)]) -> candle_core::Result<Tensor> {
+    auxiliary.iter().try_fold(base.clone(), |total, (weight, loss)| total + (*loss * *weight)?)
 }
 
 /// Value of a loss and its gradient by the log-probabilities, `[M]`.

@@ -4,8 +4,6 @@
 
 use candle_core::Tensor;
 
-use super::sft::sft;
-
 /// What a sum over tokens is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reduction {
@@ -21,13 +19,18 @@ pub enum Reduction {
 /// # Shapes
 /// - `logprobs`: `[B, T]`, nats; gradient flows to them. `mask`: `[B, T]` of the same dtype, 1 on the answer's tokens.
 pub fn negative_log_likelihood(logprobs: &Tensor, mask: &Tensor, reduction: Reduction) -> candle_core::Result<Tensor> {
+    reduce(logprobs, mask, reduction)?.neg()
+}
+
+/// Mean of the unmasked tokens' values by `reduction`, a `[]` scalar; 0 where all are masked. Shapes as in [`negative_log_likelihood`].
+pub fn reduce(values: &Tensor, mask: &Tensor, reduction: Reduction) -> candle_core::Result<Tensor> {
     let divisor = match reduction {
         Reduction::TokenMean => mask.sum_all()?.maximum(1.0)?,
         Reduction::SequenceMean => Tensor::new(mask.dim(0)?.max(1) as f64, mask.device())?.to_dtype(mask.dtype())?,
     };
     // Chosen and not multiplied: a masked token may be impossible, and 0 times minus infinity is no number.
-    let logprobs = mask.ne(0.0)?.where_cond(logprobs, &logprobs.zeros_like()?)?;
-    sft(&logprobs, &mask.broadcast_div(&divisor)?)
+    let values = mask.ne(0.0)?.where_cond(values, &values.zeros_like()?)?;
+    (values * mask.broadcast_div(&divisor)?)?.sum_all()
 }
 
 /// Parts of a sequence-to-sequence reward model's loss.

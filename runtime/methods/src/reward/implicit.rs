@@ -45,6 +45,24 @@ pub fn contrastive_token_rewards(better: &[f64], worse: &[f64], mask: &[f64]) ->
     (0..better.len()).map(reward).collect()
 }
 
+/// How far training moved both answers of pairs from the reference.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Displacement {
+    /// Mean log-ratio of the chosen answers, nats; below 0 they are less likely than they were.
+    pub chosen: f64,
+    /// Mean log-ratio of the rejected answers, nats.
+    pub rejected: f64,
+}
+
+/// Displacement of sequence log-probabilities `[policy, reference]` of chosen and rejected answers; 0 without any.
+///
+/// # Panics
+/// When lists of one side have different lengths.
+pub fn displacement(chosen: [&[f64]; 2], rejected: [&[f64]; 2]) -> Displacement {
+    let of = |[policy, reference]: [&[f64]; 2]| crate::advantage::mean(&rewards(policy, reference, 1.0));
+    Displacement { chosen: of(chosen), rejected: of(rejected) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +75,12 @@ mod tests {
         assert_close(&tokens, &[0.05, -0.1, 0.0]);
         assert_close(&[sum, token_rewards(&policy, &reference, &mask, 0.1, Reduction::Mean).1], &[-0.05, -0.025]);
         assert_eq!(token_rewards(&policy, &reference, &[0.0; 3], 0.1, Reduction::Mean).1, 0.0);
+    }
+
+    #[test]
+    fn displacement_is_the_mean_log_ratio() {
+        let got = displacement([&[-11.0, -9.0], &[-10.0, -9.5]], [&[], &[]]);
+        assert_eq!(got, Displacement { chosen: -0.25, rejected: 0.0 });
     }
 
     #[test]
