@@ -11,6 +11,9 @@ use crate::stats::first_max;
 /// # Shapes
 /// - `logits`: `[N, C]`; gradient flows to them. `labels`: `[N]` of u32. `mask`: `[N]` of 0 and 1, of the logits' dtype.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor, mask: &Tensor) -> candle_core::Result<Tensor> {
+    if mask.elem_count() == 0 {
+        return mask.sum_all();
+    }
     negative_log_likelihood(&label_logprobs(logits, labels)?, mask, Reduction::TokenMean)
 }
 
@@ -30,7 +33,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::testing::{assert_close, assert_finite, check_gradients, matrix, vector};
+    use crate::testing::{assert_close, assert_finite, check_gradients, matrix, numbers, vector};
 
     fn loss(logits: &[Tensor], mask: &[f64]) -> candle_core::Result<Tensor> {
         cross_entropy(&logits[0], &Tensor::new(&[1u32, 0], &Device::Cpu)?, &vector(mask))
@@ -46,6 +49,8 @@ mod tests {
     #[test]
     fn nothing_unmasked_is_zero_and_extremes_are_finite() {
         assert_eq!(assert_finite(&[matrix([[0.5, -1.0], [0.0, 0.3]])], |x| loss(x, &[0.0, 0.0])), 0.0);
+        let nobody = Tensor::new(&[0u32; 0], &Device::Cpu).unwrap();
+        assert_eq!(numbers(&cross_entropy(&matrix::<0, 0>([]), &nobody, &vector(&[])).unwrap()), [0.0]);
         assert_close(&[assert_finite(&[matrix([[1e4, -1e4], [-1e4, 1e4]])], |x| loss(x, &[1.0, 1.0]))], &[2e4]);
     }
 

@@ -15,7 +15,10 @@ use crate::softmax::log_sum_exp;
 /// # Errors
 /// Those of candle, and rankings of nothing.
 pub fn plackett_luce(scores: &Tensor) -> candle_core::Result<Tensor> {
-    let (_, answers) = scores.dims2()?;
+    let (rankings, answers) = scores.dims2()?;
+    if rankings == 0 {
+        return scores.sum(1);
+    }
     if answers == 0 {
         bail!("a ranking needs an answer");
     }
@@ -37,6 +40,7 @@ mod tests {
         let losses = numbers(&plackett_luce(&matrix([[1.5, 0.25], [-2.0, 3.0]])).unwrap());
         assert_close(&losses, &[-stats::log_sigmoid(1.25), -stats::log_sigmoid(-5.0)]);
         assert_close(&numbers(&plackett_luce(&matrix([[4.0]])).unwrap()), &[0.0]);
+        assert!(numbers(&plackett_luce(&matrix::<0, 0>([])).unwrap()).is_empty());
     }
 
     #[test]
