@@ -132,6 +132,15 @@ impl Params {
 
     /// The output matrix `[vocab, hidden]`: `lm_head.weight`, or the embedding where they are tied.
     pub fn output_matrix(&self) -> &[f32] {
-        self.tensor(if self.config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" })
+        &self.data[self.output_range()]
+    }
+
+    /// Where [`Params::output_matrix`] lies among the weights.
+    ///
+    /// # Panics
+    /// When the layout is of another model.
+    pub fn output_range(&self) -> std::ops::Range<usize> {
+        let name = if self.config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        self.layout.get(name).expect("a model has an output matrix").range.clone()
     }
 }

@@ -28,6 +28,8 @@ pub struct LossRow {
     pub rollout_logprobs: Vec<f32>,
     /// By how much the chosen answer of the row's pair should win, where that is learned.
     pub margin: f64,
+    /// A teacher's last hidden states before each token of the completion, `[tokens, d]`; empty without a teacher.
+    pub teacher_hidden: Vec<f32>,
     /// Whether the completion is a good one, where that is learned.
     pub label: bool,
 }
@@ -35,7 +37,7 @@ pub struct LossRow {
 impl LossRow {
     /// A row without policy terms.
     pub fn new(prompt: Arc<[u32]>, completion: Vec<u32>, token_weight: f64) -> Self {
-        let (advantages, old_logprobs, ref_logprobs, rollout_logprobs) = Default::default();
+        let (advantages, old_logprobs, ref_logprobs, rollout_logprobs, teacher_hidden) = Default::default();
         LossRow {
             prompt,
             completion,
@@ -44,6 +46,7 @@ impl LossRow {
             old_logprobs,
             ref_logprobs,
             rollout_logprobs,
+            teacher_hidden,
             margin: 0.0,
             label: true,
         }

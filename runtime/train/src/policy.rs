@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use candle_core::{Device, Tensor, Var};
 use plumb_core::recipe::{EngineKind, Optimizer};
 use plumb_core::rollout::{Group, Prompt, SamplingParams};
 use plumb_core::seed::Stream;
@@ -16,9 +17,12 @@ use plumb_model::rollout::{RolloutEngine, RolloutOptions, RolloutStats};
 use plumb_model::{LoadedModel, ScoreHead, Tokenizer};
 
 use crate::error::Result;
-use crate::objective::{Grain, Objective};
+use crate::objective::{Grain, LeafKind, Objective};
 use crate::optimizer::AdamW;
 use crate::pack::{self, LossRow};
+
+/// Most logits that a loss over them holds at once, 16 MiB: the graph over them needs several times that.
+const LOGITS_MAX: usize = 4 << 20;
 
 /// Seconds that [`Policy::add_gradients`] spent since [`Policy::take_times`] was last called.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -182,6 +186,22 @@ impl Policy {
         Ok(self.engine.evaluate(&self.params, &packed, &targets, temperature)?)
     }
 
+    /// Last hidden states before each token of the rows' completions, one list `[tokens, d]` per row.
+    pub fn target_hidden(&mut self, rows: &[LossRow]) -> Result<Vec<Vec<f32>>> {
+        let (mut all, width) = (Vec::with_capacity(rows.len()), self.params.config.hidden_size);
+        for range in pack::micro_batches(rows, 1) {
+            let rows = &rows[range];
+            let (packed, targets) = pack::pack(rows);
+            let hidden = self.engine.hidden(&self.params, &packed)?;
+            let mut targets = targets.iter();
+            all.extend(rows.iter().map(|row| {
+                let of_row = targets.by_ref().take(row.completion.len());
+                of_row.flat_map(|target| &hidden[target.row as usize * width..][..width]).copied().collect::<Vec<f32>>()
+            }));
+        }
+        Ok(all)
+    }
+
     /// Last hidden states of a sequence after the final norm, `[tokens, d]`.
     pub fn hidden(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let mut packed = Packed::default();
@@ -210,9 +230,16 @@ impl Policy {
             loss += of_whole;
             for range in batches {
                 let rows = &part[range];
-                if objective.scores() {
-                    loss += self.add_gradients_of_scores(objective, rows, grads, &mut stats)?;
-                    continue;
+                match objective.leaf() {
+                    LeafKind::Logprobs => {}
+                    LeafKind::Scores => {
+                        loss += self.add_gradients_of_scores(objective, rows, grads, &mut stats)?;
+                        continue;
+                    }
+                    LeafKind::Logits => {
+                        loss += self.add_gradients_of_logits(objective, rows, LOGITS_MAX, grads, &mut stats)?;
+                        continue;
+                    }
                 }
                 let start = Instant::now();
                 let (packed, targets) = pack::pack(rows);
@@ -265,6 +292,44 @@ impl Policy {
         Ok(loss)
     }
 
+    /// As [`Policy::add_gradients`] for one micro-batch of a loss over logits, of which at most `logits_max` are held, and those of
+    /// one token at least.
+    fn add_gradients_of_logits(
+        &mut self,
+        objective: &dyn Objective,
+        rows: &[LossRow],
+        logits_max: usize,
+        grads: &mut [f32],
+        stats: &mut TokenStats,
+    ) -> Result<f64> {
+        let start = Instant::now();
+        let (packed, targets) = pack::pack(rows);
+        let asked: Vec<u32> = targets.iter().map(|target| target.row).collect();
+        let leaves = self.engine.forward_with(&self.params, &packed, &[], &asked, 1.0)?;
+        let (width, vocab) = (self.params.config.hidden_size, self.params.config.vocab_size);
+        let matrix = Tensor::from_slice(self.params.output_matrix(), (vocab, width), &Device::Cpu)?;
+        let of_matrix = &mut grads[self.params.output_range()];
+        let (mut loss, mut by_hidden) = (0.0, Vec::with_capacity(leaves.hidden.len()));
+        let tokens_at_once = (logits_max / vocab).max(1);
+        for (i, hidden) in leaves.hidden.chunks(tokens_at_once * width).enumerate() {
+            let tokens = hidden.len() / width;
+            let first = i * tokens_at_once;
+            let hidden = Tensor::from_slice(hidden, (tokens, width), &Device::Cpu)?;
+            let logits = Var::from_tensor(&hidden.matmul(&matrix.t()?)?)?;
+            let value = objective.loss_of_logits(logits.as_tensor(), rows, first..first + tokens, stats)?;
+            let by_logits = value.backward()?.remove(logits.as_tensor()).map_or_else(|| logits.zeros_like(), Ok)?;
+            loss += f64::from(value.to_scalar::<f32>()?);
+            by_hidden.extend(by_logits.matmul(&matrix)?.flatten_all()?.to_vec1::<f32>()?);
+            let by_matrix = by_logits.t()?.matmul(&hidden)?.flatten_all()?.to_vec1::<f32>()?;
+            of_matrix.iter_mut().zip(by_matrix).for_each(|(sum, by)| *sum += by);
+        }
+        let forward = start.elapsed();
+        self.engine.backward(&self.params, &LeafGrads { hidden: by_hidden, ..LeafGrads::default() }, grads)?;
+        self.times.forward_s += forward.as_secs_f64();
+        self.times.backward_s += start.elapsed().as_secs_f64() - forward.as_secs_f64();
+        Ok(loss)
+    }
+
     /// Loss over all of `part`, and its gradient by the log-probabilities of all micro-batches.
     fn differentiate_whole(
         &mut self,
@@ -288,5 +353,96 @@ fn engine(kind: EngineKind, precision: Precision, params: &Params) -> Box<dyn En
     match kind {
         EngineKind::Native => Box::new(NativeEngine::with_precision(&params.config, precision)),
         EngineKind::Candle => Box::new(CandleEngine::new(&params.config)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use plumb_core::recipe::RandomModel;
+
+    use super::*;
+    use crate::models::Served;
+    use crate::objective::Lesson;
+    use crate::plugins::StagePlugins;
+    use crate::run::MetricSet;
+
+    /// Σ (place + 1) · Σ_v v · logit_v²: each token and each logit counts differently.
+    struct Squares;
+
+    impl Objective for Squares {
+        fn prepare(&mut self, _: &mut Served<'_>, _: &StagePlugins, _: u64, _: u64) -> Result<Lesson> {
+            Ok(Lesson::default())
+        }
+
+        fn leaf(&self) -> LeafKind {
+            LeafKind::Logits
+        }
+
+        fn loss(&self, logprobs: &Tensor, _: &[LossRow]) -> candle_core::Result<Tensor> {
+            logprobs.sum_all()
+        }
+
+        fn loss_of_logits(
+            &self,
+            logits: &Tensor,
+            _: &[LossRow],
+            tokens: Range<usize>,
+            stats: &mut TokenStats,
+        ) -> candle_core::Result<Tensor> {
+            stats.tokens += tokens.len() as f64;
+            let places = Tensor::from_iter(tokens.map(|token| token as f32 + 1.0), &Device::Cpu)?.unsqueeze(1)?;
+            let words = Tensor::arange(0.0, logits.dim(1)? as f32, &Device::Cpu)?.unsqueeze(0)?;
+            (logits.sqr()?.broadcast_mul(&words)?.broadcast_mul(&places)?).sum_all()
+        }
+
+        fn count(&self, _: &mut TokenStats, _: &[LossRow], _: &Leaves) {}
+
+        fn report(&self, _: &TokenStats, _: &mut MetricSet) {}
+    }
+
+    #[test]
+    fn losses_over_logits_are_the_same_however_many_are_held_and_with_either_engine() {
+        let spec = RandomModel {
+            alphabet: "abcd".into(),
+            hidden_size: 8,
+            intermediate_size: 16,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            num_key_value_heads: None,
+            max_position_embeddings: 16,
+            initializer_range: 0.3,
+        };
+        let prompt: std::sync::Arc<[u32]> = [0, 1].into();
+        let rows = [[2, 3, 1].as_slice(), &[1], &[3, 3]].map(|tokens| LossRow::new(prompt.clone(), tokens.into(), 1.0));
+        let gradients = |engine, logits_max| {
+            let mut policy = Policy::new(plumb_model::random(&spec, 5).unwrap(), engine, Precision::Highest);
+            let (mut grads, mut stats) = (vec![0.0; policy.weights_len()], TokenStats::default());
+            let loss = policy.add_gradients_of_logits(&Squares, &rows, logits_max, &mut grads, &mut stats).unwrap();
+            assert_eq!(stats.tokens, 6.0);
+            (loss, grads)
+        };
+        let (loss, whole) = gradients(EngineKind::Candle, 1000);
+        assert!(loss > 0.1 && whole.iter().any(|g| g.abs() > 0.01), "{loss}");
+        for (engine, logits_max) in [(EngineKind::Native, 1000), (EngineKind::Native, 10), (EngineKind::Candle, 0)] {
+            let (other, grads) = gradients(engine, logits_max);
+            assert!((loss / other - 1.0).abs() < 1e-5, "{engine:?}, {logits_max}: {loss} and {other}");
+            let far = whole.iter().zip(&grads).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far < 1e-4, "{engine:?}, {logits_max}: {far}");
+        }
+
+        // The gradient by one weight of the output matrix, by differences.
+        let mut policy = Policy::new(plumb_model::random(&spec, 5).unwrap(), EngineKind::Native, Precision::Highest);
+        let at = policy.params.output_range().start + 11;
+        let mut loss_at = |step: f32| {
+            policy.params.data[at] += step;
+            let mut grads = vec![0.0; policy.weights_len()];
+            let value = policy.add_gradients_of_logits(&Squares, &rows, 1000, &mut grads, &mut TokenStats::default()).unwrap();
+            policy.params.data[at] -= step;
+            value
+        };
+        let numeric = (loss_at(1e-2) - loss_at(-1e-2)) / 2e-2;
+        assert!((numeric - f64::from(whole[at])).abs() < 0.02 * numeric.abs() + 1e-3, "{numeric} and {}", whole[at]);
     }
 }

@@ -124,6 +124,7 @@ fn train_with(
         continue_head(&mut policy, score)?;
     }
     let store = ModelStore::load(recipe, &request.recipe_dir)?;
+    store.check_teachers(recipe, &policy)?;
     let read = |stage| StageData::read(stage, &request.recipe_dir, recipe.seed, &policy.tokenizer, &policy.params.config);
     let mut data = recipe.stages.iter().map(read).collect::<Result<Vec<_>>>()?;
     let samplers = recipe.stages.iter().zip(&data).enumerate().map(|(i, (stage, data))| sampler(recipe.seed, i, stage, data));

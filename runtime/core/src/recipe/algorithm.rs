@@ -1,6 +1,7 @@
 //! Settings of the algorithms: how batches are made, and losses.
 
 mod cpo;
+mod distill;
 mod kto;
 mod online_dpo;
 mod orpo;
@@ -11,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cpo::{Cpo, CpoLoss};
+pub use distill::{Distill, DistillSource, TokenDivergence};
 pub use kto::{Kto, KtoLoss};
 pub use online_dpo::{OnlineDpo, Pairing};
 pub use orpo::Orpo;

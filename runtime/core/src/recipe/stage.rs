@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::algorithm::{Cpo, Dpo, Grpo, Kto, OnlineDpo, Orpo, Raft, RewardModel, Rollout, Sft, Simpo};
+use super::algorithm::{Cpo, Distill, Dpo, Grpo, Kto, OnlineDpo, Orpo, Raft, RewardModel, Rollout, Sft, Simpo};
 use super::plugin::{FilterUse, JudgeUse, PluginUse, RewardUse, ScheduledSwap, ShaperUse};
 
 /// One stage of a run.
@@ -41,6 +41,9 @@ pub struct Stage {
     /// Stage `simpo`: how a batch is made, and the loss.
     #[serde(default)]
     pub simpo: Simpo,
+    /// Stage `distill`: the teacher, and the loss.
+    #[serde(default)]
+    pub distill: Distill,
     /// Stage `reward-model`: how a batch is made, and the loss.
     #[serde(default)]
     pub reward_model: RewardModel,
@@ -50,7 +53,7 @@ pub struct Stage {
     /// Stage `online-dpo`: its rounds; the loss is that of `dpo`.
     #[serde(default)]
     pub online_dpo: OnlineDpo,
-    /// Stages `grpo`, `raft` and `online-dpo`: how completions are sampled.
+    /// Stages `grpo`, `raft`, `online-dpo` and, with `source = "policy"`, `distill`: how completions are sampled.
     #[serde(default)]
     pub rollout: Rollout,
     /// Stage `grpo`: the loss.
@@ -109,6 +112,8 @@ pub enum Algorithm {
     Cpo,
     /// Simple preference optimization on the pairs of the data, without a reference.
     Simpo,
+    /// Distillation of another model on completions of the data or of the policy.
+    Distill,
     /// A scalar head on the model, trained to score the chosen answers of the data's pairs above the rejected ones.
     RewardModel,
 }
@@ -126,6 +131,7 @@ impl Algorithm {
             Algorithm::Orpo => "orpo",
             Algorithm::Cpo => "cpo",
             Algorithm::Simpo => "simpo",
+            Algorithm::Distill => "distill",
             Algorithm::RewardModel => "reward-model",
         }
     }
@@ -135,7 +141,7 @@ impl Algorithm {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// JSONL or Parquet files with `prompt` (a text, or TRL's list of messages) or `messages`, and `completion` for `sft`,
+    /// JSONL or Parquet files with `prompt` (a text, or TRL's list of messages) or `messages`, and `completion` for `sft` and `distill`,
     /// `chosen` and `rejected` for `dpo`, `orpo`, `cpo`, `simpo` and `reward-model` (and `margin`, a number, if any), or for `kto` either these or
     /// `completion` and `label` (true for good answers); further columns reach the plugins.
     pub train: Vec<PathBuf>,

@@ -9,6 +9,7 @@ use plumb_model::engine::Precision;
 
 use super::cache::Cache;
 use crate::error::{Error, Result};
+use crate::objective::registry;
 use crate::policy::Policy;
 
 /// Names that are the run's own.
@@ -55,7 +56,8 @@ impl ModelStore {
         for (name, model) in &recipe.models {
             check(name, model).map_err(|reason| Error::Recipe { key: format!("models.{name}"), reason })?;
         }
-        let granted = granted(recipe)?;
+        let mut granted = granted(recipe)?;
+        granted.extend(recipe.stages.iter().filter_map(|stage| registry::method(stage.algorithm).teacher(stage)));
         ModelStore::open(recipe.models.iter().filter(|(name, _)| granted.contains(name.as_str())), base, recipe.seed)
     }
 
@@ -118,6 +120,42 @@ impl ModelStore {
                 model.weights_changed();
             }
         }
+    }
+
+    /// A model that was read from files.
+    pub fn loaded_model(&mut self, name: &str) -> Option<&mut Policy> {
+        self.loaded.get_mut(name).map(|loaded| &mut loaded.model)
+    }
+
+    /// Checks that each stage's teacher is there and has the policy's vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with the stage's key.
+    pub fn check_teachers(&self, recipe: &Recipe, policy: &Policy) -> Result<()> {
+        for stage in &recipe.stages {
+            let method = registry::method(stage.algorithm);
+            let Some(name) = method.teacher(stage) else { continue };
+            let wrong = |reason: String| {
+                let key = format!("stages.{}.{}.teacher", stage.name, stage.algorithm.name());
+                Err(Error::Recipe { key, reason })
+            };
+            let Some(teacher) = self.loaded.get(name).map(|loaded| &loaded.model) else {
+                return wrong(format!("there is no model `{name}` with a `path` under `[models]`"));
+            };
+            let (theirs, ours) = (teacher.params.config.vocab_size, policy.params.config.vocab_size);
+            if theirs != ours {
+                return wrong(format!(
+                    "`{name}` has a vocabulary of {theirs} tokens and the policy one of {ours}; they must be the same"
+                ));
+            }
+            let differs = |&id: &u32| teacher.tokenizer.decode_raw(&[id]) != policy.tokenizer.decode_raw(&[id]);
+            if let Some(id) = (0..ours as u32).find(differs) {
+                return wrong(format!(
+                    "token {id} is another text for `{name}` than for the policy; their vocabularies must be the same"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The reference, where the stage has one, becomes the policy as it is now.

@@ -1,6 +1,7 @@
 //! Algorithms: what a step learns from, and the loss over it. The loop around them is one ([`crate::trainer`]).
 
 pub mod cpo;
+pub mod distill;
 pub mod dpo;
 pub mod grpo;
 pub mod kto;
@@ -49,15 +50,27 @@ pub trait Objective {
         Grain::Rows(1)
     }
 
-    /// Whether the loss is over scores of the policy's head and not over log-probabilities.
-    fn scores(&self) -> bool {
-        false
+    /// What the loss is over.
+    fn leaf(&self) -> LeafKind {
+        LeafKind::Logprobs
     }
 
     /// Loss of rows as a scalar graph over their log-probabilities, `[M]` in the order of [`crate::pack::pack`]. The rows are whole
-    /// grains; losses of a step's grains add up. Where the objective [scores](Objective::scores), it gets the rows' scores instead,
+    /// grains; losses of a step's grains add up. Where the objective is over [scores](LeafKind::Scores), it gets the rows' scores instead,
     /// `[rows]` in float64.
     fn loss(&self, logprobs: &Tensor, rows: &[LossRow]) -> candle_core::Result<Tensor>;
+
+    /// Loss of some tokens of the rows as a scalar graph over their logits, `[tokens, V]`, where the objective is over
+    /// [those](LeafKind::Logits); counts them too. Tokens are counted over the rows' completions, one after the other.
+    fn loss_of_logits(
+        &self,
+        _logits: &Tensor,
+        _rows: &[LossRow],
+        _tokens: Range<usize>,
+        _stats: &mut TokenStats,
+    ) -> candle_core::Result<Tensor> {
+        candle_core::bail!("the loss is not over logits")
+    }
 
     /// Counts rows, with the log-probabilities and entropies that the loss saw. The rows are whole grains.
     fn count(&self, stats: &mut TokenStats, rows: &[LossRow], leaves: &Leaves);
@@ -67,6 +80,17 @@ pub trait Objective {
 
     /// Writes what was counted over an update.
     fn report(&self, stats: &TokenStats, metrics: &mut MetricSet);
+}
+
+/// What of the policy a loss is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeafKind {
+    /// Log-probabilities of the completions' tokens.
+    Logprobs,
+    /// Scores of the policy's head, one a row.
+    Scores,
+    /// Logits of each token of the completions over the whole vocabulary, a few tokens at a time.
+    Logits,
 }
 
 /// What a loss is a function of.

@@ -4,7 +4,7 @@
 
 use plumb_core::recipe::{Algorithm, FilterScope, Rollout, Speculation, Stage};
 
-use super::{Objective, cpo, dpo, grpo, kto, online_dpo, orpo, raft, reward_model, sft, simpo};
+use super::{Objective, cpo, distill, dpo, grpo, kto, online_dpo, orpo, raft, reward_model, sft, simpo};
 use crate::data::Sampler;
 use crate::pipeline::filtering::Pair;
 use crate::pipeline::record;
@@ -24,6 +24,7 @@ pub fn method(algorithm: Algorithm) -> &'static dyn Method {
         Algorithm::Orpo => &orpo::OrpoMethod,
         Algorithm::Cpo => &cpo::CpoMethod,
         Algorithm::Simpo => &simpo::SimpoMethod,
+        Algorithm::Distill => &distill::DistillMethod,
         Algorithm::RewardModel => &reward_model::RewardModelMethod,
     }
 }
@@ -36,6 +37,16 @@ pub trait Method: Sync {
 
     /// What it needs.
     fn needs(&self, stage: &Stage) -> Needs;
+
+    /// Whether samples need a reward or a judge.
+    fn judged(&self) -> bool {
+        true
+    }
+
+    /// The model of `[models]` that it learns from; its vocabulary must be the policy's.
+    fn teacher<'s>(&self, _stage: &'s Stage) -> Option<&'s str> {
+        None
+    }
 
     /// Why each of a step's completions is not in the loss; None for those that are. A function of the rows and of the
     /// pairs that filters made alone, so that a replay finds the same.
@@ -130,7 +141,7 @@ pub fn check(stage: &Stage) -> Result<(), Flaw> {
     method.check(stage)?;
     let needs = method.needs(stage);
     match needs.columns {
-        Columns::Prompts => samples(stage)?,
+        Columns::Prompts => samples(stage, method.judged())?,
         Columns::Completions(length) | Columns::Pairs(length) | Columns::Labels(length) => {
             require(needs.rows > 0, &format!("{}.batch_size", length.settings), "must be at least 1")?;
             require(length.max > 1, &format!("{}.max_length", length.settings), "must be at least 2")?;
@@ -155,10 +166,10 @@ fn learns_from_data(stage: &Stage) -> Result<(), Flaw> {
     require(of_data, "filters", &rule)
 }
 
-fn samples(stage: &Stage) -> Result<(), Flaw> {
-    let judged = !(stage.rewards.is_empty() && stage.judges.is_empty());
+fn samples(stage: &Stage, judged: bool) -> Result<(), Flaw> {
+    let nobody = stage.rewards.is_empty() && stage.judges.is_empty();
     let rule = format!("`algorithm = \"{}\"` needs at least one reward or judge", stage.algorithm.name());
-    require(judged, "rewards", &rule)?;
+    require(!(judged && nobody), "rewards", &rule)?;
     let Rollout { num_generations, temperature, top_p, min_p, ref stop, speculation, .. } = stage.rollout;
     for (name, value) in [
         ("prompts_per_step", stage.rollout.prompts_per_step),

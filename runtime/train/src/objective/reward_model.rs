@@ -8,7 +8,7 @@ use plumb_model::engine::Leaves;
 
 use super::pairs::pair_lesson;
 use super::registry::{Columns, Flaw, Length, Method, Needs, Start, non_negative, require};
-use super::{Grain, Lesson, Objective};
+use super::{Grain, LeafKind, Lesson, Objective};
 use crate::error::Result;
 use crate::models::Served;
 use crate::pack::LossRow;
@@ -52,8 +52,8 @@ impl Objective for RewardModel<'_> {
         Grain::Rows(2)
     }
 
-    fn scores(&self) -> bool {
-        true
+    fn leaf(&self) -> LeafKind {
+        LeafKind::Scores
     }
 
     fn loss(&self, scores: &Tensor, rows: &[LossRow]) -> candle_core::Result<Tensor> {

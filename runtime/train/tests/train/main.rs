@@ -13,12 +13,14 @@
 //! - `preferences`: stages that learn from pairs of answers
 //! - `direct`: stages that learn from pairs and labels in other ways than DPO
 //! - `recipes`: shipped recipes that need no plugin
+//! - `distill`: a student learns the distributions of a teacher
 //! - `golden`: losses against numbers made elsewhere
 //! - `curves`: ten steps of a real model against an independent implementation
 #![allow(missing_docs)]
 
 mod curves;
 mod direct;
+mod distill;
 mod feedback;
 mod filters;
 mod inputs;

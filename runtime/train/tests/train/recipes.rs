@@ -9,24 +9,25 @@ use plumb_train::{TrainRequest, train};
 
 use crate::support::Closures;
 
-/// The metrics of `recipes/<name>.toml`, with other seeds and fewer steps.
-fn metrics_of(name: &str, seed: u64, max_steps: u64) -> Vec<MetricSet> {
+/// `recipes/<name>.toml` with another seed and fewer steps of its last stage, and the folder of recipes.
+fn shipped(name: &str, seed: u64, max_steps: u64) -> (Recipe, PathBuf) {
     let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join("recipes");
     let mut recipe: Recipe = toml::from_str(&std::fs::read_to_string(recipes.join(format!("{name}.toml"))).unwrap()).unwrap();
     recipe.seed = seed;
     recipe.stages.last_mut().unwrap().max_steps = max_steps;
-    let folder = tempfile::tempdir().unwrap();
-    let run_dir: PathBuf = folder.path().join("run");
-    let request = TrainRequest {
-        recipe,
-        recipe_dir: recipes,
-        run_dir: run_dir.clone(),
-        resume: false,
-        models: Arc::default(),
-        interrupt: Arc::default(),
-    };
+    (recipe, recipes)
+}
+
+/// The metrics of a run of a recipe in `run_dir`.
+fn run_in(run_dir: &Path, (recipe, recipe_dir): (Recipe, PathBuf)) -> Vec<MetricSet> {
+    let (models, interrupt) = (Arc::default(), Arc::default());
+    let request = TrainRequest { recipe, recipe_dir, run_dir: run_dir.to_owned(), resume: false, models, interrupt };
     train(&request, &Closures::default(), &mut ()).unwrap();
-    read_metrics(&run_dir).unwrap()
+    read_metrics(run_dir).unwrap()
+}
+
+fn metrics_of(name: &str, seed: u64, max_steps: u64) -> Vec<MetricSet> {
+    run_in(&tempfile::tempdir().unwrap().path().join("run"), shipped(name, seed, max_steps))
 }
 
 #[test]
@@ -58,5 +59,20 @@ fn recipes_over_own_samples_raise_the_reward_on_every_seed() {
             let (first, last) = (mean(&rewards[..5]), mean(&rewards[55..]));
             assert!(last > first + 0.1, "{name}, seed {seed}: reward {first} to {last}");
         }
+    }
+}
+
+#[test]
+fn distillation_recipe_comes_near_the_teacher_that_another_recipe_leaves_on_every_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let teacher = folder.path().join("teacher");
+    run_in(&teacher, shipped("tiny-orpo", 1, 60));
+    for seed in [1, 2, 3] {
+        let (mut recipe, recipes) = shipped("tiny-distill", seed, 60);
+        recipe.models.get_mut("teacher").unwrap().path = Some(teacher.join("model"));
+        let steps = run_in(&folder.path().join(format!("student-{seed}")), (recipe, recipes));
+        let mean = |steps: &[MetricSet]| steps.iter().map(|set| set.get("divergence").unwrap()).sum::<f64>() / steps.len() as f64;
+        let (first, last) = (mean(&steps[..5]), mean(&steps[55..]));
+        assert!(last < 0.6 * first, "seed {seed}: {first} to {last}");
     }
 }
