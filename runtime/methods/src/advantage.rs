@@ -61,6 +61,19 @@ pub fn group_relative<F: Float>(rewards: &[Option<F>], group_ends: &[u32], scali
     advantages
 }
 
+/// `(r - mean) / (std + epsilon)` of one group's rewards, by verl's convention: a single reward is divided by `1 + epsilon` and not centred, as there is
+/// nothing to compare it with. Equal rewards have 0.
+pub fn normalised_group<F: Float>(rewards: &[F], ddof: usize, epsilon: F) -> Vec<F> {
+    if let &[reward] = rewards {
+        return vec![reward / (F::one() + epsilon)];
+    }
+    if rewards.windows(2).all(|pair| pair[0] == pair[1]) {
+        return vec![F::zero(); rewards.len()];
+    }
+    let (center, divisor) = (mean(rewards), std_dev(rewards, ddof) + epsilon);
+    rewards.iter().map(|&reward| (reward - center) / divisor).collect()
+}
+
 /// Arithmetic mean; 0 of nothing.
 pub fn mean<F: Float>(values: &[F]) -> F {
     let sum = values.iter().fold(F::zero(), |sum, &x| sum + x);
@@ -147,6 +160,14 @@ mod tests {
         let b = group_relative(&[Some(0.0), Some(1.0)], &[2], scaling(ScaleRewards::Group));
         assert_eq!(a.values, [b.values[0], None, b.values[1], None, None]);
         assert_eq!(a.group_std, [b.group_std[0], None]);
+    }
+
+    #[test]
+    fn single_reward_of_a_normalised_group_stands_for_itself() {
+        assert_eq!(normalised_group(&[0.5], 1, 0.25), [0.4]);
+        assert_eq!(normalised_group(&[0.1f64; 3], 1, 1e-6), [0.0; 3]);
+        assert_eq!(normalised_group(&[1.0, 3.0], 0, 0.0), [-1.0, 1.0]);
+        assert!(normalised_group::<f64>(&[], 1, 1e-6).is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod advantage;
 pub mod diffusion;
+pub mod direction;
 pub mod evaluation;
 pub mod kl;
 pub mod loss;

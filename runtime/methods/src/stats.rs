@@ -30,6 +30,11 @@ pub fn softmax(logits: &[f64]) -> Vec<f64> {
     logits.iter().map(|x| (x - total).exp()).collect()
 }
 
+/// Order of numbers in which 0 and -0 are equal, as ties need it.
+pub fn order(a: f64, b: f64) -> std::cmp::Ordering {
+    (a + 0.0).total_cmp(&(b + 0.0))
+}
+
 /// Index of the greatest value, the first one on ties; None of nothing.
 pub fn first_max(values: &[f64]) -> Option<usize> {
     (0..values.len()).reduce(|best, i| if values[i] > values[best] { i } else { best })

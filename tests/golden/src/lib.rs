@@ -8,6 +8,7 @@
 pub mod case;
 pub mod compare;
 pub mod groups;
+pub mod likelihood;
 pub mod pairs;
 pub mod rewards;
 pub mod sheets;

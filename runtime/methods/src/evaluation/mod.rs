@@ -3,9 +3,15 @@
 pub mod benchmark;
 pub mod best_of_n;
 pub mod calibration;
+pub mod contrast;
 pub mod diversity;
 pub mod hacking;
+pub mod listwise;
+pub mod one_to_many;
 pub mod overoptimization;
+pub mod pareto;
 pub mod preference;
 pub mod sequence_kl;
+pub mod ties;
+pub mod verdicts;
 pub mod vote;

@@ -11,6 +11,20 @@ pub enum Ties {
     Strict,
     /// One half.
     Half,
+    /// As much as a win.
+    Win,
+}
+
+impl Ties {
+    /// What the comparison of an answer that should win with another one counts.
+    pub fn credit(self, better: f64, worse: f64) -> f64 {
+        match self {
+            _ if better > worse => 1.0,
+            Ties::Half if better == worse => 0.5,
+            Ties::Win if better == worse => 1.0,
+            _ => 0.0,
+        }
+    }
 }
 
 /// Agreement of rewards with preferences.
@@ -32,8 +46,7 @@ pub fn agreement(chosen: &[f64], rejected: &[f64], ties: Ties) -> Agreement {
     assert_eq!(chosen.len(), rejected.len(), "each pair needs both rewards");
     let margins: Vec<f64> = chosen.iter().zip(rejected).map(|(chosen, rejected)| chosen - rejected).collect();
     let tied = chosen.iter().zip(rejected).filter(|(chosen, rejected)| chosen == rejected).count();
-    let ahead = margins.iter().filter(|margin| **margin > 0.0).count();
-    let right = ahead as f64 + if ties == Ties::Half { tied as f64 / 2.0 } else { 0.0 };
+    let right: f64 = chosen.iter().zip(rejected).map(|(chosen, rejected)| ties.credit(*chosen, *rejected)).sum();
     Agreement { accuracy: right / margins.len().max(1) as f64, ties: tied, mean_margin: mean(&margins) }
 }
 

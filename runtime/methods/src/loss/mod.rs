@@ -5,6 +5,7 @@
 //! have a weight per pair. The graphs take any float dtype: float32 in training, float64 where reference numbers are compared.
 
 pub mod classification;
+pub mod confidence;
 pub mod contrastive;
 pub mod critique;
 pub mod daa;
@@ -19,15 +20,18 @@ pub mod means;
 pub mod orpo;
 pub mod plackett_luce;
 pub mod ranking;
+pub mod regression;
 pub mod reward;
 pub mod rpo;
 pub mod sequence;
 pub mod sft;
 pub mod simpo;
 pub mod soft_preference;
+pub mod steerlm;
 pub mod step_preference;
 pub mod superhf;
 pub mod token_regularized;
+pub mod trace;
 
 use candle_core::{Device, Tensor, Var, WithDType};
 
@@ -48,6 +52,11 @@ pub fn mean(losses: &Tensor) -> candle_core::Result<Tensor> {
 /// `base + Σ_i weight_i · loss_i`: a loss with auxiliary ones, `[]` each.
 pub fn with_auxiliary(base: &Tensor, auxiliary: &[(f64, &Tensor)]) -> candle_core::Result<Tensor> {
     auxiliary.iter().try_fold(base.clone(), |total, (weight, loss)| total + (*loss * *weight)?)
+/// Weighted mean of losses, `[]`; 0 where the weights add up to 0. `losses`, `weights`: `[N]`.
+pub fn weighted_mean(losses: &Tensor, weights: &Tensor) -> candle_core::Result<Tensor> {
+    let total = weights.sum_all()?;
+    let none = total.eq(0.0)?.to_dtype(weights.dtype())?;
+    (losses * weights)?.sum_all()? / (total + none)?
 }
 
 /// Value of a loss and its gradient by the log-probabilities, `[M]`.

@@ -15,6 +15,35 @@ pub fn bradley_terry(chosen: &Tensor, rejected: &Tensor, margins: &Tensor, centr
     if centre == 0.0 { Ok(loss) } else { loss + ((chosen + rejected)?.sqr()? * centre)? }
 }
 
+/// What the strength of a preference does to its loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strength {
+    /// Nothing.
+    #[default]
+    Ignored,
+    /// It is the margin: `-ln σ(Δ - |s|)`.
+    Margin,
+    /// It is the weight: `-|s| ln σ(Δ)`.
+    Scale,
+}
+
+/// The Bradley-Terry loss of pairs with signed strengths, `[P]`: the first answer is the better one where the strength is below 0, else the second.
+///
+/// # Shapes
+/// - `first`, `second`: rewards, `[P]` each; gradient flows to both.
+///
+/// Reference: Wang et al. 2024, "HelpSteer2-Preference", equations 1 to 3.
+pub fn graded_bradley_terry(first: &Tensor, second: &Tensor, strengths: &[f64], used: Strength) -> candle_core::Result<Tensor> {
+    let per_pair =
+        |value: fn(f64) -> f64| Tensor::from_iter(strengths.iter().map(|&s| value(s)), first.device())?.to_dtype(first.dtype());
+    let ahead = ((second - first)? * per_pair(|s| if s < 0.0 { -1.0 } else { 1.0 })?)?;
+    match used {
+        Strength::Ignored => log_sigmoid(&ahead)?.neg(),
+        Strength::Margin => log_sigmoid(&(ahead - per_pair(f64::abs)?)?)?.neg(),
+        Strength::Scale => log_sigmoid(&ahead)? * per_pair(|s| -s.abs())?,
+    }
+}
+
 /// Sums behind the metrics of a reward model; micro-batches add up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RewardStats {
@@ -93,6 +122,24 @@ mod tests {
             let numeric = (at(step) - at(-step)) / (2.0 * step);
             assert!((gradient[i] - numeric).abs() < 1e-8, "{i}: {} is not {numeric}", gradient[i]);
         }
+    }
+
+    #[test]
+    fn strength_turns_the_pair_and_widens_or_weighs_it() {
+        let strengths = [-2.0, 0.0, 1.0];
+        for used in [Strength::Ignored, Strength::Margin, Strength::Scale] {
+            let graph = |r: &[Tensor]| graded_bradley_terry(&r[0], &r[1], &strengths, used)?.mean_all();
+            crate::testing::check_gradients(
+                &[crate::testing::vector(&REWARDS[..3]), crate::testing::vector(&REWARDS[3..])],
+                1e-8,
+                graph,
+            );
+        }
+        let rewards = crate::testing::vector(&[0.0, 0.0, 0.0]);
+        let of = |used| graded_bradley_terry(&rewards, &rewards, &strengths, used).unwrap().to_vec1::<f64>().unwrap();
+        let (ln_2, softplus) = (2f64.ln(), |x: f64| (1.0 + x.exp()).ln());
+        crate::testing::assert_close(&of(Strength::Margin), &[softplus(2.0), ln_2, softplus(1.0)]);
+        crate::testing::assert_close(&of(Strength::Scale), &[2.0 * ln_2, 0.0, ln_2]);
     }
 
     #[test]

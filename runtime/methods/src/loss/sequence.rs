@@ -12,6 +12,8 @@ pub enum Reduction {
     TokenMean,
     /// Sequences of the batch, those without tokens included: each counts as the sum over its tokens.
     SequenceMean,
+    /// First a sequence's tokens, then the sequences that have any: long and short answers count alike.
+    MeanOfMeans,
 }
 
 /// Negative log-likelihood of the unmasked tokens, a `[]` scalar; 0 where all are masked.
@@ -27,6 +29,11 @@ pub fn reduce(values: &Tensor, mask: &Tensor, reduction: Reduction) -> candle_co
     let divisor = match reduction {
         Reduction::TokenMean => mask.sum_all()?.maximum(1.0)?,
         Reduction::SequenceMean => Tensor::new(mask.dim(0)?.max(1) as f64, mask.device())?.to_dtype(mask.dtype())?,
+        Reduction::MeanOfMeans => {
+            let tokens = mask.sum_keepdim(1)?;
+            let sequences = tokens.ne(0.0)?.to_dtype(mask.dtype())?.sum_all()?.maximum(1.0)?;
+            tokens.maximum(1.0)?.broadcast_mul(&sequences)?
+        }
     };
     // Chosen and not multiplied: a masked token may be impossible, and 0 times minus infinity is no number.
     let values = mask.ne(0.0)?.where_cond(values, &values.zeros_like()?)?;
@@ -76,11 +83,12 @@ mod tests {
     fn reductions_divide_by_tokens_or_by_sequences() {
         let value = |reduction| negative_log_likelihood(&logprobs(), &mask(), reduction).unwrap().to_scalar().unwrap();
         assert_close(&[value(Reduction::TokenMean), value(Reduction::SequenceMean)], &[7.0 / 3.0, 3.5]);
+        assert_close(&[value(Reduction::MeanOfMeans)], &[2.75]);
     }
 
     #[test]
     fn masked_tokens_have_no_gradient_and_batches_of_them_no_loss() {
-        for reduction in [Reduction::TokenMean, Reduction::SequenceMean] {
+        for reduction in [Reduction::TokenMean, Reduction::SequenceMean, Reduction::MeanOfMeans] {
             let of = |mask: Tensor| gradients(&[logprobs()], |l| negative_log_likelihood(&l[0], &mask, reduction)).unwrap();
             let (_, some) = of(mask());
             assert_eq!([some[0][2], some[0][4], some[0][5]], [0.0; 3]);

@@ -1,6 +1,7 @@
 //! Reward models beyond one linear head, and how several of their outputs become one number.
 
 pub mod combine;
+pub mod confident;
 pub mod ensemble;
 pub mod expectation_maximization;
 pub mod features;
@@ -14,3 +15,4 @@ pub mod mixture;
 pub mod mlp;
 pub mod ridge;
 pub mod scaling;
+pub mod steps;

@@ -1,9 +1,12 @@
 //! Which completions, pairs and tokens go on.
 
+pub mod best;
 pub mod budget;
+pub mod curation;
 pub mod instructions;
 pub mod pairs;
 pub mod prefix;
 pub mod ranked;
 pub mod top_k;
+pub mod tree;
 pub mod truncation;

@@ -1,5 +1,7 @@
 //! The best completions of a group, and noise in what is preferred.
 
+use crate::stats::order;
+
 /// The k best of a group's completions by `reward - penalty · ln(length)`, best first, each with that score.
 ///
 /// Completions without length are dropped first; of fewer than k all stay. Of equal scores the lower index comes first.
@@ -8,7 +10,7 @@
 pub fn top_k(rewards: &[f64], lengths: &[usize], k: usize, length_penalty: f64) -> Vec<(usize, f64)> {
     let score = |i: usize| rewards[i] - length_penalty * (lengths[i] as f64).ln();
     let mut kept: Vec<(usize, f64)> = (0..rewards.len()).filter(|&i| lengths[i] > 0).map(|i| (i, score(i))).collect();
-    kept.sort_by(|a, b| b.1.total_cmp(&a.1));
+    kept.sort_by(|a, b| order(b.1, a.1));
     kept.truncate(k);
     kept
 }

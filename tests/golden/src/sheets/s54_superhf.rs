@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
-use plumb_methods::evaluation::calibration::calibration_error;
+use plumb_methods::evaluation::calibration::{Edges, calibration_error};
 use plumb_methods::loss::superhf::{Aggregate, Direction, Settings, superhf};
 use plumb_methods::selection::top_k::top_k;
 use serde_json::json;
@@ -54,6 +54,6 @@ fn superhf_loss(case: &Case) -> Result<Answer> {
 fn calibration_error_of(case: &Case) -> Result<Answer> {
     let (confidence, correct): (Vec<f64>, _) = (case.input("confidence")?, case.truths("correct")?);
     ensure!(confidence.len() == correct.len(), "each confidence needs a truth");
-    let error = calibration_error(&confidence, &correct, case.param_or("bins", 10)?);
+    let error = calibration_error(&confidence, &correct, case.param_or("bins", 10)?, Edges::Below);
     Ok(json!({ "ece": error.ece, "mse": error.mse }))
 }
