@@ -72,7 +72,7 @@ pub fn rank(probabilities: &[Vec<f64>]) -> Ranking {
     };
     let scores: Vec<f64> = (0..n).map(score).collect();
     let mut order: Vec<usize> = (0..n).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    order.sort_by(|&a, &b| crate::stats::order(scores[b], scores[a]));
     Ranking { order, scores, symmetric }
 }
 

@@ -64,7 +64,7 @@ pub fn cosine(a: &[f64], b: &[f64]) -> f64 {
 /// Ranks from 1 in ascending order; equal values have the mean of their ranks.
 pub fn average_ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    order.sort_by(|&a, &b| self::order(values[a], values[b]));
     let mut ranks = vec![0.0; values.len()];
     let mut before = 0;
     for tied in order.chunk_by(|&a, &b| values[a] == values[b]) {

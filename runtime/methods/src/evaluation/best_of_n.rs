@@ -31,7 +31,7 @@ pub fn rank_probabilities(of: usize, n: usize) -> Option<Vec<f64>> {
 /// Reference: Coste et al. 2023, appendix; the estimator is that of Nakano et al. 2021 ("WebGPT").
 pub fn unbiased(proxy: &[f64], gold: &[f64], n: usize) -> Option<(f64, f64)> {
     let mut order: Vec<usize> = (0..proxy.len()).collect();
-    order.sort_by(|&a, &b| proxy[a].total_cmp(&proxy[b]));
+    order.sort_by(|&a, &b| crate::stats::order(proxy[a], proxy[b]));
     let weights = rank_probabilities(proxy.len(), n)?;
     let sorted = |values: &[f64]| order.iter().map(|&i| values[i]).collect::<Vec<f64>>();
     Some((dot(&weights, &sorted(proxy)), dot(&weights, &sorted(gold))))
@@ -43,7 +43,7 @@ pub fn unbiased(proxy: &[f64], gold: &[f64], n: usize) -> Option<(f64, f64)> {
 /// Reference: Kirk et al. 2023, "Understanding the Effects of RLHF on LLM Generalisation and Diversity".
 pub fn pick_probabilities(rewards: &[f64], n: usize) -> Option<Vec<f64>> {
     let mut order: Vec<usize> = (0..rewards.len()).rev().collect();
-    order.sort_by(|&a, &b| rewards[a].total_cmp(&rewards[b]));
+    order.sort_by(|&a, &b| crate::stats::order(rewards[a], rewards[b]));
     let weights = rank_probabilities(rewards.len(), n)?;
     let mut picked = vec![0.0; rewards.len()];
     order.iter().zip(weights).for_each(|(&i, weight)| picked[i] = weight);

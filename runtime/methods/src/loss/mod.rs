@@ -52,6 +52,8 @@ pub fn mean(losses: &Tensor) -> candle_core::Result<Tensor> {
 /// `base + Σ_i weight_i · loss_i`: a loss with auxiliary ones, `[]` each.
 pub fn with_auxiliary(base: &Tensor, auxiliary: &[(f64, &Tensor)]) -> candle_core::Result<Tensor> {
     auxiliary.iter().try_fold(base.clone(), |total, (weight, loss)| total + (*loss * *weight)?)
+}
+
 /// Weighted mean of losses, `[]`; 0 where the weights add up to 0. `losses`, `weights`: `[N]`.
 pub fn weighted_mean(losses: &Tensor, weights: &Tensor) -> candle_core::Result<Tensor> {
     let total = weights.sum_all()?;

@@ -24,7 +24,7 @@ pub fn guided_score<S: AsRef<[f64]>>(beam_score: f64, states: &[S], goal: &[f64]
 /// Indices from the greatest score to the least, lower indices first on ties.
 pub fn descending(scores: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    order.sort_by(|&a, &b| crate::stats::order(scores[b], scores[a]));
     order
 }
 
