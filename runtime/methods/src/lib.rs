@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod advantage;
+pub mod constraint;
 pub mod diffusion;
 pub mod direction;
 pub mod evaluation;
@@ -14,6 +15,7 @@ pub mod loss;
 pub mod pairwise;
 pub mod prompt_statistics;
 pub mod rectify;
+pub mod resets;
 pub mod returns;
 pub mod reward;
 pub mod schedule;

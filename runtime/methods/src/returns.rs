@@ -4,6 +4,8 @@
 
 use num_traits::Float;
 
+use crate::advantage::{mean, variance};
+
 /// Log-probabilities of a sequence's tokens under two policies, nats, and which tokens count; all of one length.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokens<'a, F> {
@@ -52,6 +54,103 @@ pub fn discounted<F: Float>(rewards: &[F], mask: &[bool], gamma: F) -> Vec<F> {
     returns
 }
 
+/// Advantages and returns of a sequence's tokens.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gae<F> {
+    /// `A_t = Σ_l (gamma lambda)^l δ_t+l` with `δ_t = r_t + gamma V_t+1 - V_t`.
+    pub advantages: Vec<F>,
+    /// `A_t + V_t`: what a critic learns.
+    pub returns: Vec<F>,
+}
+
+/// Generalized advantage estimation over the tokens that count; the others have 0 and are no step. The value after the last one is 0: responses are
+/// whole.
+///
+/// Reference: Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation", equation 16.
+pub fn gae<F: Float>(rewards: &[F], values: &[F], mask: &[bool], gamma: F, lambda: F) -> Gae<F> {
+    let mut gae = Gae { advantages: vec![F::zero(); rewards.len()], returns: vec![F::zero(); rewards.len()] };
+    let (mut value, mut advantage) = (F::zero(), F::zero());
+    for t in (0..rewards.len()).rev().filter(|&t| mask[t]) {
+        let delta = rewards[t] + gamma * value - values[t];
+        advantage = delta + gamma * lambda * advantage;
+        value = values[t];
+        gae.advantages[t] = advantage;
+        gae.returns[t] = advantage + value;
+    }
+    gae
+}
+
+/// What centred values are divided by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Divisor<F> {
+    /// `√(variance + epsilon)`.
+    Deviation(F),
+    /// `√(deviation + epsilon)`, as some released code has it.
+    RootOfDeviation(F),
+}
+
+/// Values by the mean and the population deviation of those that count, over the whole batch; the others are 0.
+///
+/// `shift_mean` false adds the mean back.
+pub fn whiten<F: Float>(values: &[F], mask: &[bool], shift_mean: bool, divisor: Divisor<F>, ddof: usize) -> Vec<F> {
+    let seen: Vec<F> = values.iter().zip(mask).filter(|(_, seen)| **seen).map(|(value, _)| *value).collect();
+    let (center, variance) = (mean(&seen), variance(&seen, ddof));
+    let divisor = match divisor {
+        Divisor::Deviation(epsilon) => (variance + epsilon).sqrt(),
+        Divisor::RootOfDeviation(epsilon) => (variance.sqrt() + epsilon).sqrt(),
+    };
+    let back = if shift_mean { F::zero() } else { center };
+    let whitened = |(value, seen): (&F, &bool)| if *seen { (*value - center) / divisor + back } else { F::zero() };
+    values.iter().zip(mask).map(whitened).collect()
+}
+
+/// Mean and deviation of all rewards so far, by which the next ones are scaled; part of a checkpoint.
+///
+/// Batches are merged by their counts, means and sums of squares (Chan et al. 1979).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RunningStats {
+    /// Mean; 0 at first.
+    pub mean: f64,
+    /// Population variance; 1 at first.
+    pub variance: f64,
+    /// Rewards so far, a little more than 0 at first.
+    pub count: f64,
+}
+
+impl Default for RunningStats {
+    fn default() -> Self {
+        RunningStats { mean: 0.0, variance: 1.0, count: 1e-24 }
+    }
+}
+
+impl RunningStats {
+    /// Takes in a batch; an empty one changes nothing.
+    pub fn update(&mut self, batch: &[f64]) {
+        if batch.is_empty() {
+            return;
+        }
+        let (own, of_batch) = (mean(batch), batch.len() as f64);
+        let (delta, total) = (own - self.mean, self.count + of_batch);
+        let squares = self.variance * self.count + variance(batch, 0) * of_batch + delta * delta * self.count * of_batch / total;
+        *self = RunningStats { mean: self.mean + delta * of_batch / total, variance: squares / total, count: total };
+    }
+
+    /// Deviation with count / (count - 1); 1 up to a count of 1.
+    pub fn std(&self) -> f64 {
+        if self.count <= 1.0 { 1.0 } else { (self.variance * self.count / (self.count - 1.0)).sqrt() }
+    }
+
+    /// Rewards by the statistics: less the mean where `normalize`, then over the deviation (over 1 where that is below 1e-8), then cut.
+    ///
+    /// Reference: Zheng et al. 2023, "Secrets of RLHF Part I: PPO", section 5.3.1.
+    pub fn scaled(&self, rewards: &[f64], normalize: bool, clip: Option<f64>) -> Vec<f64> {
+        let (center, std) = (if normalize { self.mean } else { 0.0 }, self.std());
+        let divisor = if std < 1e-8 { 1.0 } else { std };
+        let cut = |reward: f64| clip.map_or(reward, |clip| reward.clamp(-clip, clip));
+        rewards.iter().map(|reward| cut((reward - center) / divisor)).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,5 +181,40 @@ mod tests {
         assert_close(&discounted(&[1.0, 2.0, 4.0], &[true; 3], 0.5), &[3.0, 4.0, 4.0]);
         assert_close(&discounted(&[1.0, 9.0, 4.0, 9.0], &[true, false, true, false], 0.5), &[3.0, 0.0, 4.0, 0.0]);
         assert!(discounted::<f64>(&[], &[], 0.5).is_empty());
+    }
+
+    #[test]
+    fn advantages_with_lambda_one_are_returns_less_values() {
+        let (rewards, values, mask) = ([1.0, 2.0, 9.0, 4.0], [0.5, 1.0, 7.0, -1.0], [true, true, false, true]);
+        let all = gae(&rewards, &values, &mask, 0.5, 1.0);
+        assert_close(&all.returns, &discounted(&rewards, &mask, 0.5));
+        assert_close(&all.advantages, &[2.5, 3.0, 0.0, 5.0]);
+        // With lambda 0 each is one step's surprise.
+        assert_close(&gae(&rewards, &values, &mask, 0.5, 0.0).advantages, &[1.0, 0.5, 0.0, 5.0]);
+        assert_eq!(gae::<f64>(&[3.0], &[1.0], &[false], 1.0, 1.0), Gae { advantages: vec![0.0], returns: vec![0.0] });
+    }
+
+    #[test]
+    fn whitened_values_have_mean_0_and_deviation_1_where_they_count() {
+        let got = whiten(&[1.0, 3.0, 99.0], &[true, true, false], true, Divisor::Deviation(0.0), 0);
+        assert_close(&got, &[-1.0, 1.0, 0.0]);
+        assert_close(&whiten(&[1.0, 3.0], &[true, true], false, Divisor::Deviation(0.0), 0), &[1.0, 3.0]);
+        assert_close(&whiten(&[2.0, 2.0, 5.0], &[true, true, false], true, Divisor::Deviation(1e-6), 0), &[0.0; 3]);
+        assert_close(&whiten(&[0.0, 8.0], &[true, true], true, Divisor::RootOfDeviation(0.0), 0), &[-2.0, 2.0]);
+    }
+
+    #[test]
+    fn running_statistics_are_those_of_all_batches_together() {
+        let mut stats = RunningStats::default();
+        assert_eq!(stats.std(), 1.0);
+        stats.update(&[5.0]);
+        assert_eq!((stats.mean, stats.std()), (5.0, 1.0));
+        stats.update(&[]);
+        stats.update(&[1.0, 3.0]);
+        assert_close(&[stats.mean, stats.std()], &[3.0, 2.0]);
+        assert_eq!(stats.scaled(&[9.0, 1.0], true, Some(2.0)), [2.0, -1.0]);
+        let mut equal = RunningStats::default();
+        equal.update(&[4.0, 4.0]);
+        assert_eq!(equal.scaled(&[4.0], false, None), [4.0]);
     }
 }

@@ -10,6 +10,7 @@ pub mod compare;
 pub mod groups;
 pub mod likelihood;
 pub mod pairs;
+pub mod policy;
 pub mod rewards;
 pub mod sheets;
 pub mod tensor;

@@ -19,6 +19,7 @@ pub mod kto;
 pub mod means;
 pub mod orpo;
 pub mod plackett_luce;
+pub mod ppo;
 pub mod ranking;
 pub mod regression;
 pub mod reward;
