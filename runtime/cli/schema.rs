@@ -196,7 +196,7 @@ mod tests {
         // Flattened structs, where serde would let it pass.
         assert_eq!(error("rewards = [{ plugin = 'p', wieght = 2 }]").3, "did you mean `weight`?");
         assert_eq!(error("rewards = [{ plugin = 'p', limits = { feul = 2 } }]").1, "stages.rl.rewards.p.limits.feul");
-        assert!(error("zzz = 1").3.starts_with("keys here: `algorithm`, `data`"));
+        assert!(error("zzz = 1").3.starts_with("keys here: `algorithm`, `cpo`, `data`"));
     }
 
     #[test]
