@@ -8,9 +8,23 @@ pub const TRL_DDOF: usize = 1;
 /// See [`TRL_DDOF`].
 pub const TRL_EPSILON: f64 = 1e-4;
 
-/// What centred rewards are divided by.
+/// What is taken off a reward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Baseline {
+    /// The mean of its group (Shao et al. 2024).
+    #[default]
+    Group,
+    /// The mean of the others of its group, which does not depend on the reward itself (RLOO, Kool et al. 2019; Ahmadian et al. 2024).
+    LeaveOneOut,
+    /// The mean of the step (Williams 1992).
+    Batch,
+}
+
+/// How rewards become advantages.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling<F> {
+    /// What is taken off first.
+    pub baseline: Baseline,
     /// The group's deviation, the step's, or 1.
     pub by: ScaleRewards,
     /// Delta degrees of freedom: a deviation divides by n - ddof.
@@ -28,16 +42,17 @@ pub struct Advantages<F> {
     pub group_std: Vec<Option<F>>,
 }
 
-/// `A_i = (r_i - mean(r)) / (std + epsilon)`, with the mean over the row's group and the deviation by `scaling`.
+/// `A_i = (r_i - baseline) / (std + epsilon)`, by `scaling`.
 ///
 /// `group_ends` are end rows of adjacent groups, as in [`plumb_core::Batch`]. Rows without a reward get none and are not part
-/// of any statistic. A group of one, and a group whose rewards are all equal, have advantages of exactly 0.
+/// of any statistic. What is compared with equal rewards only, such as itself, has an advantage of exactly 0.
 ///
 /// # Panics
 /// When the groups do not cover the rewards.
 pub fn group_relative<F: Float>(rewards: &[Option<F>], group_ends: &[u32], scaling: Scaling<F>) -> Advantages<F> {
     assert_eq!(group_ends.last().copied().unwrap_or(0) as usize, rewards.len(), "groups must cover the rewards");
-    let step_std = std_dev(&rewards.iter().copied().flatten().collect::<Vec<F>>(), scaling.ddof);
+    let step: Vec<F> = rewards.iter().copied().flatten().collect();
+    let (step_mean, step_std) = (mean(&step), std_dev(&step, scaling.ddof));
     let mut advantages =
         Advantages { values: Vec::with_capacity(rewards.len()), group_std: Vec::with_capacity(group_ends.len()) };
     let mut start = 0;
@@ -51,10 +66,18 @@ pub fn group_relative<F: Float>(rewards: &[Option<F>], group_ends: &[u32], scali
             ScaleRewards::Batch => step_std + scaling.epsilon,
             ScaleRewards::None => F::one(),
         };
-        let center = mean(&known);
+        let (compared, center) = match scaling.baseline {
+            Baseline::Group | Baseline::LeaveOneOut => (&known, mean(&known)),
+            Baseline::Batch => (&step, step_mean),
+        };
+        // The mean of the others is further from a reward than the mean of all.
+        let stretch = match scaling.baseline {
+            Baseline::LeaveOneOut if known.len() > 1 => count::<F>(known.len()) / count(known.len() - 1),
+            _ => F::one(),
+        };
         // Equal rewards differ from their rounded mean by an ulp; divided by epsilon that would be noise with a sign.
-        let equal = known.windows(2).all(|pair| pair[0] == pair[1]);
-        let advantage = |reward: F| if equal { F::zero() } else { (reward - center) / divisor };
+        let equal = compared.windows(2).all(|pair| pair[0] == pair[1]);
+        let advantage = |reward: F| if equal { F::zero() } else { stretch * (reward - center) / divisor };
         advantages.values.extend(group.iter().map(|reward| reward.map(advantage)));
         advantages.group_std.push((!known.is_empty()).then_some(std));
     }
@@ -104,7 +127,7 @@ mod tests {
     use super::*;
 
     fn scaling<F: Float>(by: ScaleRewards) -> Scaling<F> {
-        Scaling { by, ddof: TRL_DDOF, epsilon: F::from(TRL_EPSILON).unwrap() }
+        Scaling { baseline: Baseline::Group, by, ddof: TRL_DDOF, epsilon: F::from(TRL_EPSILON).unwrap() }
     }
 
     fn close(got: &[Option<f64>], want: &[f64]) {
@@ -129,6 +152,22 @@ mod tests {
         let a = group_relative(&rewards, &[2, 4], scaling(ScaleRewards::Batch));
         let d = (20.0f64 / 3.0).sqrt() + 1e-4;
         close(&a.values, &[-1.0 / d, 1.0 / d, -1.0 / d, 1.0 / d]);
+    }
+
+    #[test]
+    fn baseline_without_a_reward_itself_is_the_mean_of_the_others() {
+        let rewards = [1.0, 4.0, 7.0, 2.0].map(Some);
+        let by = Scaling { baseline: Baseline::LeaveOneOut, ..scaling(ScaleRewards::None) };
+        // 1 against 5.5, 4 against 4, 7 against 2.5; and nothing to compare the last one with.
+        close(&group_relative(&rewards, &[3, 4], by).values, &[-4.5, 0.0, 4.5, 0.0]);
+    }
+
+    #[test]
+    fn baseline_of_the_step_compares_groups_with_each_other() {
+        let rewards = [1.0, 1.0, 3.0, 3.0].map(Some);
+        let by = Scaling { baseline: Baseline::Batch, ..scaling(ScaleRewards::None) };
+        close(&group_relative(&rewards, &[2, 4], by).values, &[-1.0, -1.0, 1.0, 1.0]);
+        assert_eq!(group_relative(&[Some(0.1); 3], &[1, 2, 3], Scaling { by: ScaleRewards::Batch, ..by }).values, [Some(0.0); 3]);
     }
 
     #[test]

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plumb_core::recipe::{FilterScope, FilterStage, ScaleRewards, ShapedValue, StepPolicy};
+use plumb_core::recipe::{FilterScope, FilterStage, ShapedValue, StepPolicy};
 use plumb_core::services::NoModels;
 use plumb_core::{Filter, Outcome, Plugin, PluginId, RewardFn, Shaper};
-use plumb_methods::advantage::{Scaling, TRL_DDOF, TRL_EPSILON, group_relative};
+use plumb_methods::advantage::{Scaling, group_relative};
 use serde::Serialize;
 
 use crate::archive::{Archive, Selection};
 use crate::compare::{Comparison, compare};
 use crate::error::{Error, Result};
+use crate::objective::registry::{self, trl_scaling};
 use crate::pipeline::filtering::select;
 use crate::pipeline::record::RecordedStep;
 use crate::pipeline::scoring::checked_rewards;
@@ -135,8 +136,8 @@ pub fn rescore(archive: &Archive, selection: &Selection, subject: &Subject, agai
         let step = step?;
         let old = recorded(&step, against)?;
         let stage = archive.recipe.recipe.stages.iter().find(|stage| stage.name == step.record.stage);
-        let scale = stage.map_or(ScaleRewards::Group, |stage| stage.grpo.scale_rewards);
-        let outcomes = ask(archive, subject, &step, scale)?;
+        let scaling = stage.map_or_else(trl_scaling, |stage| registry::method(stage.algorithm).scaling(stage));
+        let outcomes = ask(archive, subject, &step, scaling)?;
         subject.plugin().end_step();
         steps += 1;
         let recorded = step.rows();
@@ -200,7 +201,12 @@ fn recorded(step: &RecordedStep, name: &str) -> Result<Vec<Option<f64>>> {
 }
 
 /// One outcome per row, and a filter's reason for dropping it. Shapers and filters do not see rows that had left the step.
-fn ask(archive: &Archive, subject: &Subject, step: &RecordedStep, scale: ScaleRewards) -> Result<Vec<(Outcome, Option<String>)>> {
+fn ask(
+    archive: &Archive,
+    subject: &Subject,
+    step: &RecordedStep,
+    scaling: Scaling<f64>,
+) -> Result<Vec<(Outcome, Option<String>)>> {
     let mut rows = step.rewarded_rows();
     if rows.scores.iter().any(|scores| !scores.spans.is_empty()) {
         spans::align(&mut rows, archive.tokenizer()?);
@@ -225,7 +231,6 @@ fn ask(archive: &Archive, subject: &Subject, step: &RecordedStep, scale: ScaleRe
         }
         Subject::Shaper(shaper, ShapedValue::Advantage) => {
             let live: Vec<Option<f64>> = rows.shaped.iter().zip(&gone).map(|(value, gone)| value.filter(|_| !gone)).collect();
-            let scaling = Scaling { by: scale, ddof: TRL_DDOF, epsilon: TRL_EPSILON };
             rows.advantages = group_relative(&live, &rows.group_ends(), scaling).values;
             shape(&mut rows, &slot(shaper, ShapedValue::Advantage), &mut models, &mut assessed)?;
         }

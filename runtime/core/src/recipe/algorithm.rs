@@ -288,8 +288,10 @@ pub struct Grpo {
     pub num_iterations: u64,
     /// Lower clip bound of the ratio: 1 - epsilon.
     pub epsilon: f64,
-    /// Upper clip bound: 1 + epsilon_high; as `epsilon` when absent.
+    /// Upper clip bound: 1 + epsilon_high; as `epsilon` when absent. With `loss_type = "cispo"` the bound itself.
     pub epsilon_high: Option<f64>,
+    /// What a ratio of policy to sampler is of: a token, or the geometric mean over its completion (GSPO, Zheng et al. 2025).
+    pub importance_sampling_level: ImportanceSamplingLevel,
     /// What centred rewards are divided by.
     pub scale_rewards: ScaleRewards,
     /// Whether completions cut by the token limit are left out of the loss.
@@ -309,6 +311,7 @@ impl Default for Grpo {
             num_iterations: 1,
             epsilon: 0.2,
             epsilon_high: None,
+            importance_sampling_level: ImportanceSamplingLevel::Token,
             scale_rewards: ScaleRewards::Group,
             mask_truncated_completions: false,
             importance_sampling_clip_max: 2.0,
@@ -328,6 +331,20 @@ pub enum LossType {
     Dapo,
     /// Sum over tokens, divided by the tokens of the local batch.
     Bnpo,
+    /// As `dapo`, but the ratio is a constant weight of the log-probability, cut at `epsilon_high`, so that every token keeps its gradient
+    /// (CISPO, MiniMax 2025; 5 is usual).
+    Cispo,
+}
+
+/// What a ratio is of, as in TRL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportanceSamplingLevel {
+    /// A token.
+    #[default]
+    Token,
+    /// The mean of the log-ratios of a completion's tokens, for all of them.
+    Sequence,
 }
 
 /// Estimators of KL(policy ‖ reference) per token, with d = reference - policy log-probability (Schulman 2020).

@@ -14,8 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use algorithm::{
-    Cpo, CpoLoss, Distill, DistillSource, Dpo, DpoLoss, FDivergence, Grpo, KlEstimator, Kto, KtoLoss, LossType, OnlineDpo, Orpo,
-    Pairing, Raft, RaftStrategy, RewardModel, Rollout, RolloutWeights, ScaleRewards, Sft, Simpo, Speculation, TokenDivergence,
+    Cpo, CpoLoss, Distill, DistillSource, Dpo, DpoLoss, FDivergence, Grpo, ImportanceSamplingLevel, KlEstimator, Kto, KtoLoss,
+    LossType, OnlineDpo, Orpo, Pairing, Raft, RaftStrategy, RewardModel, Rollout, RolloutWeights, ScaleRewards, Sft, Simpo,
+    Speculation, TokenDivergence,
 };
 pub use plugin::{
     FaultPolicy, FilterScope, FilterStage, FilterUse, Grants, JudgeUse, LimitsUse, PluginUse, RewardUse, ScheduledSwap,

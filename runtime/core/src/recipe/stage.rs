@@ -53,10 +53,10 @@ pub struct Stage {
     /// Stage `online-dpo`: its rounds; the loss is that of `dpo`.
     #[serde(default)]
     pub online_dpo: OnlineDpo,
-    /// Stages `grpo`, `raft`, `online-dpo` and, with `source = "policy"`, `distill`: how completions are sampled.
+    /// Stages `grpo`, `rloo`, `reinforce`, `reinforce-plus-plus`, `raft`, `online-dpo` and, with `source = "policy"`, `distill`: how completions are sampled.
     #[serde(default)]
     pub rollout: Rollout,
-    /// Stage `grpo`: the loss.
+    /// Stages `grpo`, `rloo`, `reinforce` and `reinforce-plus-plus`: the loss.
     #[serde(default)]
     pub grpo: Grpo,
     /// Reward plugins; their weighted sum is the raw reward.
@@ -98,6 +98,12 @@ pub enum Algorithm {
     Sft,
     /// Group-relative policy optimization on sampled completions.
     Grpo,
+    /// Policy gradient on sampled completions, each against the mean of the others of its prompt (Ahmadian et al. 2024); settings in `grpo`.
+    Rloo,
+    /// Policy gradient on sampled completions against the step's mean reward (Williams 1992); settings in `grpo`.
+    Reinforce,
+    /// The same with rewards normalized over the step (Hu et al. 2025, REINFORCE++); settings in `grpo`, whose `beta` is that of the KL term.
+    ReinforcePlusPlus,
     /// Direct preference optimization on the pairs of the data.
     Dpo,
     /// Reward-ranked fine-tuning: supervised fine-tuning on the best of sampled completions.
@@ -124,6 +130,9 @@ impl Algorithm {
         match self {
             Algorithm::Sft => "sft",
             Algorithm::Grpo => "grpo",
+            Algorithm::Rloo => "rloo",
+            Algorithm::Reinforce => "reinforce",
+            Algorithm::ReinforcePlusPlus => "reinforce-plus-plus",
             Algorithm::Dpo => "dpo",
             Algorithm::Raft => "raft",
             Algorithm::OnlineDpo => "online-dpo",

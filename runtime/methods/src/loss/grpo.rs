@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 use num_traits::Float;
-use plumb_core::recipe::{Grpo, KlEstimator, LossType};
+use plumb_core::recipe::{Grpo, ImportanceSamplingLevel, KlEstimator, LossType};
 
 use super::dpo::PairStats;
 use super::importance::{self, SamplerStats};
@@ -16,8 +16,12 @@ use crate::kl;
 pub struct Clip {
     /// 1 - epsilon.
     pub low: f64,
-    /// 1 + epsilon_high.
+    /// 1 + epsilon_high; where ratios are constant, epsilon_high.
     pub high: f64,
+    /// What a ratio is of.
+    pub level: ImportanceSamplingLevel,
+    /// Whether ratios are constant weights, cut at `high` (CISPO).
+    pub constant: bool,
     /// Weight of the KL term.
     pub beta: f64,
     /// Estimator of the KL.
@@ -28,9 +32,12 @@ pub struct Clip {
 
 impl From<&Grpo> for Clip {
     fn from(grpo: &Grpo) -> Self {
+        let (constant, high) = (grpo.loss_type == LossType::Cispo, grpo.epsilon_high.unwrap_or(grpo.epsilon));
         Clip {
             low: 1.0 - grpo.epsilon,
-            high: 1.0 + grpo.epsilon_high.unwrap_or(grpo.epsilon),
+            high: if constant { high } else { 1.0 + high },
+            level: grpo.importance_sampling_level,
+            constant,
             beta: grpo.beta,
             kl_estimator: grpo.kl_estimator,
             importance_max: grpo.importance_sampling_clip_max,
@@ -52,11 +59,16 @@ pub struct Terms {
     pub advantages: Tensor,
     /// Weight of each token in the sum: see [`token_weight`]. 0 masks it.
     pub weights: Tensor,
+    /// Tokens of each completion, for ratios of sequences; may be empty for others.
+    pub lengths: Vec<usize>,
 }
 
 /// Clipped policy loss with a KL penalty, a weighted sum over tokens.
 ///
 /// `ratio = exp(logprob - old)`, `loss = Σ weight · (-u · min(ratio · A, clamp(ratio, low, high) · A) + beta · KL(logprob, ref))`.
+///
+/// Ratios of sequences are `exp(mean (logprob - old))` over a completion's tokens. Constant ones give
+/// `-u · min(ratio, high) · A · logprob` instead, with a gradient through the log-probability alone.
 ///
 /// `u` is 1, or [`importance::weights`] of the old policy over the sampler where they differ.
 ///
@@ -67,12 +79,21 @@ pub struct Terms {
 /// # Panics
 /// When beta is not 0 and there are no reference log-probabilities.
 ///
-/// Reference: Shao et al. 2024, equation 3; separate bounds: Yu et al. 2025, equation 10.
+/// Reference: Shao et al. 2024, equation 3; separate bounds: Yu et al. 2025, equation 10; sequences: Zheng et al. 2025 (GSPO), equation 5;
+/// constant ratios: MiniMax 2025 (CISPO), equation 4.
 pub fn grpo(logprobs: &Tensor, terms: &Terms, clip: &Clip) -> candle_core::Result<Tensor> {
     let old = terms.old_logprobs.clone().unwrap_or_else(|| logprobs.detach());
-    let ratio = (logprobs - &old)?.exp()?;
-    let clipped = ratio.clamp(clip.low, clip.high)?;
-    let objective = (ratio * &terms.advantages)?.minimum(&(clipped * &terms.advantages)?)?;
+    let log_ratio = match clip.level {
+        ImportanceSamplingLevel::Token => (logprobs - &old)?,
+        ImportanceSamplingLevel::Sequence => sequence_means(&(logprobs - &old)?, &terms.lengths)?,
+    };
+    let ratio = log_ratio.exp()?;
+    let objective = if clip.constant {
+        ((ratio.detach().minimum(clip.high)? * &terms.advantages)? * logprobs)?
+    } else {
+        let clipped = ratio.clamp(clip.low, clip.high)?;
+        (ratio * &terms.advantages)?.minimum(&(clipped * &terms.advantages)?)?
+    };
     let mut loss = objective.neg()?;
     if let Some(rollout) = &terms.rollout_logprobs {
         loss = (loss * importance::weights(&old, rollout, clip.importance_max)?)?;
@@ -82,6 +103,16 @@ pub fn grpo(logprobs: &Tensor, terms: &Terms, clip: &Clip) -> candle_core::Resul
         loss = (loss + (kl::estimate_tensor(clip.kl_estimator, logprobs, reference)? * clip.beta)?)?;
     }
     (loss * &terms.weights)?.sum_all()
+}
+
+/// The mean of each sequence's values, for each of its tokens, `[M]`.
+fn sequence_means(values: &Tensor, lengths: &[usize]) -> candle_core::Result<Tensor> {
+    let owners = lengths.iter().enumerate().flat_map(|(sequence, &tokens)| std::iter::repeat_n(sequence as u32, tokens));
+    let owners = Tensor::from_iter(owners, values.device())?;
+    let shares = lengths.iter().flat_map(|&tokens| std::iter::repeat_n(1.0 / tokens as f64, tokens));
+    let shares = Tensor::from_iter(shares, values.device())?.to_dtype(values.dtype())?;
+    let means = Tensor::zeros(lengths.len(), values.dtype(), values.device())?.index_add(&owners, &(values * shares)?, 0)?;
+    means.index_select(&owners, 0)
 }
 
 /// What the normalizers count. Rows that left the step (dropped by a filter or without a reward) are in none of them.
@@ -101,13 +132,13 @@ pub struct Totals {
 ///
 /// - `grpo`: 1 / (tokens · sequences)
 /// - `dr_grpo`: 1 / (sequences · max_completion_length)
-/// - `dapo`: 1 / tokens of the step
+/// - `dapo`, `cispo`: 1 / tokens of the step
 /// - `bnpo`: 1 / (unmasked tokens of the part · parts), TRL's local batch being a part here
 pub fn token_weight(loss_type: LossType, tokens: usize, max_completion_length: usize, totals: Totals) -> f64 {
     let divisor = match loss_type {
         LossType::Grpo => tokens.max(1) * totals.sequences,
         LossType::DrGrpo => totals.sequences * max_completion_length,
-        LossType::Dapo => totals.tokens,
+        LossType::Dapo | LossType::Cispo => totals.tokens,
         LossType::Bnpo => totals.part_tokens.max(1) * totals.parts,
     };
     1.0 / divisor.max(1) as f64
@@ -168,7 +199,15 @@ mod tests {
         Tensor::new(values, &Device::Cpu).unwrap()
     }
 
-    const CLIP: Clip = Clip { low: 0.8, high: 1.28, beta: 0.1, kl_estimator: KlEstimator::K3, importance_max: 2.0 };
+    const CLIP: Clip = Clip {
+        low: 0.8,
+        high: 1.28,
+        level: ImportanceSamplingLevel::Token,
+        constant: false,
+        beta: 0.1,
+        kl_estimator: KlEstimator::K3,
+        importance_max: 2.0,
+    };
     const LOGPROBS: [f64; 5] = [-1.0, -0.5, -2.0, -0.2, -1.5];
 
     fn terms() -> Terms {
@@ -179,6 +218,7 @@ mod tests {
             rollout_logprobs: None,
             advantages: tensor(&[1.0, 2.0, -1.0, -0.5, 0.7]),
             weights: tensor(&[0.2, 0.1, 0.3, 0.0, 0.25]),
+            lengths: vec![2, 3],
         }
     }
 
@@ -221,6 +261,36 @@ mod tests {
                 let numeric = (value(&up).0 - value(&down).0) / (2.0 * h);
                 assert!((gradient[i] - numeric).abs() < 1e-8, "{kl_estimator:?}, token {i}: {} is not {numeric}", gradient[i]);
             }
+        }
+    }
+
+    #[test]
+    fn ratio_of_a_sequence_is_the_geometric_mean_of_its_tokens() {
+        let clip = Clip { level: ImportanceSamplingLevel::Sequence, high: 1.4, beta: 0.0, ..CLIP };
+        let terms = terms();
+        let (loss, gradient) = differentiate(&LOGPROBS, |l| grpo(l, &terms, &clip)).unwrap();
+        // Mean log-ratios: (0 + 0.5) / 2, within the bounds; (-0.5 + 0.1 - 0.3) / 3 = -0.233, below the lower one.
+        let (first, second) = (0.25f64.exp(), (-0.7f64 / 3.0).exp());
+        let want = -0.2 * first - 0.1 * 2.0 * first + 0.3 * 0.8 - 0.25 * 0.7 * second;
+        assert!((loss - want).abs() < 1e-14, "{loss} is not {want}");
+        let value = |l: &[f64]| differentiate(l, |l| grpo(l, &terms, &clip)).unwrap().0;
+        for i in 0..LOGPROBS.len() {
+            let (mut up, mut down) = (LOGPROBS, LOGPROBS);
+            up[i] += 1e-6;
+            down[i] -= 1e-6;
+            let numeric = (value(&up) - value(&down)) / 2e-6;
+            assert!((gradient[i] - numeric).abs() < 1e-8, "token {i}: {} is not {numeric}", gradient[i]);
+        }
+    }
+
+    #[test]
+    fn constant_ratios_are_cut_and_every_token_keeps_its_gradient() {
+        let clip = Clip { constant: true, high: 1.2, beta: 0.0, ..CLIP };
+        let terms = terms();
+        let (_, gradient) = differentiate(&LOGPROBS, |l| grpo(l, &terms, &clip)).unwrap();
+        let want = [-0.2, -0.1 * 1.2 * 2.0, 0.3 * (-0.5f64).exp(), 0.0, -0.25 * (-0.3f64).exp() * 0.7];
+        for (got, want) in gradient.iter().zip(want) {
+            assert!((got - want).abs() < 1e-14, "{gradient:?}");
         }
     }
 
@@ -278,6 +348,7 @@ mod tests {
             rollout_logprobs: wide.rollout_logprobs.as_ref().map(narrow),
             advantages: narrow(&wide.advantages),
             weights: narrow(&wide.weights),
+            lengths: wide.lengths.clone(),
         };
         let (a, _) = differentiate(&LOGPROBS, |l| grpo(l, &wide, &CLIP)).unwrap();
         let (b, _) = differentiate(&LOGPROBS.map(|x| x as f32), |l| grpo(l, &terms, &CLIP)).unwrap();

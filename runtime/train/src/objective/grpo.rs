@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use candle_core::Tensor;
-use plumb_core::recipe::{Grpo as Settings, RolloutWeights, Stage};
+use plumb_core::recipe::{Grpo as Settings, ImportanceSamplingLevel, LossType, RolloutWeights, Stage};
 use plumb_methods::loss::grpo::{Clip, Terms, TokenStats, Totals, grpo, token_weight};
 use plumb_model::engine::Leaves;
 
@@ -29,16 +29,26 @@ impl GrpoMethod {
     }
 }
 
-impl Method for GrpoMethod {
-    fn check(&self, stage: &Stage) -> Result<(), Flaw> {
+impl GrpoMethod {
+    /// What is wrong with the loss.
+    pub(super) fn check_loss(stage: &Stage) -> Result<(), Flaw> {
         let Settings { beta, num_iterations, epsilon, epsilon_high, importance_sampling_clip_max: cap, .. } = stage.grpo;
-        let rule = "must be at least 2: a completion's advantage is over the others of its group";
-        require(stage.rollout.num_generations >= 2, "rollout.num_generations", rule)?;
         require(non_negative(beta), "grpo.beta", "must be a finite number, 0 or more")?;
         require(num_iterations > 0, "grpo.num_iterations", "must be at least 1")?;
         require((0.0..1.0).contains(&epsilon), "grpo.epsilon", "must be at least 0 and below 1")?;
         require(epsilon_high.is_none_or(non_negative), "grpo.epsilon_high", "must be a finite number, 0 or more")?;
+        let bounded = stage.grpo.loss_type != LossType::Cispo || epsilon_high.is_some_and(|high| high >= 1.0);
+        let rule = "must be at least 1 with `loss_type = \"cispo\"`, where it is the greatest weight of a token; 5 is usual";
+        require(bounded, "grpo.epsilon_high", rule)?;
         require(positive(cap), "grpo.importance_sampling_clip_max", "must be a finite number above 0")
+    }
+}
+
+impl Method for GrpoMethod {
+    fn check(&self, stage: &Stage) -> Result<(), Flaw> {
+        let rule = "must be at least 2: a completion's advantage is over the others of its group";
+        require(stage.rollout.num_generations >= 2, "rollout.num_generations", rule)?;
+        GrpoMethod::check_loss(stage)
     }
 
     fn needs(&self, stage: &Stage) -> Needs {
@@ -142,16 +152,19 @@ impl Objective for Grpo<'_> {
             rollout_logprobs: optional(|row| &row.rollout_logprobs).transpose()?,
             advantages: per_token(rows, |row| &row.advantages)?,
             weights: token_weights(rows)?,
+            lengths: rows.iter().map(|row| row.completion.len()).collect(),
         };
         grpo(logprobs, &terms, &Clip::from(&self.start.stage.grpo))
     }
 
     fn count(&self, stats: &mut TokenStats, rows: &[LossRow], leaves: &Leaves) {
         let clip = Clip::from(&self.start.stage.grpo);
+        let mut log_ratios = log_ratios(rows, leaves, clip.level).into_iter();
         for_each_token(rows, leaves, |row, t, logprob, entropy| {
             let advantage = if row.advantages.len() == 1 { row.advantages[0] } else { row.advantages[t] };
             let (old, reference) = (row.old_logprobs.get(t).copied(), row.ref_logprobs.get(t).copied());
-            stats.add(&clip, logprob, old, reference, advantage, entropy);
+            let log_ratio = log_ratios.next().expect("one for each token");
+            stats.add(&clip, logprob, old.map(|_| logprob - log_ratio), reference, advantage, entropy);
             if let Some(&rollout) = row.rollout_logprobs.get(t) {
                 stats.sampler.add(old.unwrap_or(logprob), rollout, clip.importance_max);
             }
@@ -167,4 +180,21 @@ impl Objective for Grpo<'_> {
         metrics.set("clip_ratio/region_mean", mean(stats.clipped_low + stats.clipped_high));
         stats.sampler.metrics().into_iter().for_each(|(name, value)| metrics.set(name, value));
     }
+}
+
+/// What the loss takes as ln ratio of each token; 0 without log-probabilities of an old policy.
+fn log_ratios(rows: &[LossRow], leaves: &Leaves, level: ImportanceSamplingLevel) -> Vec<f32> {
+    let mut rest = leaves.logprobs.as_slice();
+    let of_row = |row: &LossRow| {
+        let (own, after) = rest.split_at(row.completion.len());
+        rest = after;
+        let mut ratios: Vec<f32> = own.iter().zip(&row.old_logprobs).map(|(logprob, old)| logprob - old).collect();
+        ratios.resize(own.len(), 0.0);
+        if level == ImportanceSamplingLevel::Sequence {
+            let mean = ratios.iter().sum::<f32>() / ratios.len() as f32;
+            ratios.fill(mean);
+        }
+        ratios
+    };
+    rows.iter().flat_map(of_row).collect()
 }

@@ -8,6 +8,7 @@ pub mod kto;
 pub mod online_dpo;
 pub mod orpo;
 pub(crate) mod pairs;
+pub mod policy_gradient;
 pub mod raft;
 pub mod registry;
 pub mod reward_model;

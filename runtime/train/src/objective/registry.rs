@@ -2,9 +2,10 @@
 //!
 //! A new one is a file with its [`Method`] and its [`Objective`], and a line in [`method`].
 
-use plumb_core::recipe::{Algorithm, FilterScope, Rollout, Speculation, Stage};
+use plumb_core::recipe::{Algorithm, FilterScope, Rollout, ScaleRewards, Speculation, Stage};
+use plumb_methods::advantage::{Baseline, Scaling, TRL_DDOF, TRL_EPSILON};
 
-use super::{Objective, cpo, distill, dpo, grpo, kto, online_dpo, orpo, raft, reward_model, sft, simpo};
+use super::{Objective, cpo, distill, dpo, grpo, kto, online_dpo, orpo, policy_gradient, raft, reward_model, sft, simpo};
 use crate::data::Sampler;
 use crate::pipeline::filtering::Pair;
 use crate::pipeline::record;
@@ -17,6 +18,9 @@ pub fn method(algorithm: Algorithm) -> &'static dyn Method {
     match algorithm {
         Algorithm::Sft => &sft::SftMethod,
         Algorithm::Grpo => &grpo::GrpoMethod,
+        Algorithm::Rloo => &policy_gradient::RLOO,
+        Algorithm::Reinforce => &policy_gradient::REINFORCE,
+        Algorithm::ReinforcePlusPlus => &policy_gradient::REINFORCE_PLUS_PLUS,
         Algorithm::Dpo => &dpo::DpoMethod,
         Algorithm::Raft => &raft::RaftMethod,
         Algorithm::OnlineDpo => &online_dpo::OnlineDpoMethod,
@@ -54,8 +58,18 @@ pub trait Method: Sync {
         record::reasons(rows, false)
     }
 
+    /// How rewards of samples become advantages.
+    fn scaling(&self, stage: &Stage) -> Scaling<f64> {
+        Scaling { by: stage.grpo.scale_rewards, ..trl_scaling() }
+    }
+
     /// Its objective over a stage.
     fn objective<'a>(&self, start: Start<'a>) -> Box<dyn Objective + 'a>;
+}
+
+/// TRL's GRPO: against the group's mean, over the group's deviation.
+pub(crate) fn trl_scaling() -> Scaling<f64> {
+    Scaling { baseline: Baseline::Group, by: ScaleRewards::Group, ddof: TRL_DDOF, epsilon: TRL_EPSILON }
 }
 
 /// What an objective is made from.

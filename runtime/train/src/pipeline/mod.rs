@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plumb_core::feedback::PluginFault;
-use plumb_core::recipe::{FilterScope, ScaleRewards, ShapedValue, StepPolicy};
+use plumb_core::recipe::{FilterScope, ShapedValue, StepPolicy};
 use plumb_core::rollout::{Completion, Group, Prompt};
 use plumb_core::services::{Models, NoModels};
 use plumb_core::{Batch, Outcome, Plugin, PluginError, PluginId, RowFault};
@@ -96,7 +96,7 @@ impl Assessed {
 pub fn assess(
     rows: &mut StepRows,
     plugins: &StagePlugins,
-    scale: ScaleRewards,
+    scaling: Scaling<f64>,
     models: &mut impl StepModels,
 ) -> Result<Assessed> {
     let mut assessed = Assessed::default();
@@ -104,7 +104,6 @@ pub fn assess(
     for shaper in plugins.shapers.iter().filter(|shaper| shaper.shapes == ShapedValue::Reward) {
         shaping::shape(rows, shaper, models, &mut assessed)?;
     }
-    let scaling = Scaling { by: scale, ddof: advantage::TRL_DDOF, epsilon: advantage::TRL_EPSILON };
     let live: Vec<Option<f64>> = (0..rows.len()).map(|i| rows.shaped[i].filter(|_| rows.dropped[i].is_none())).collect();
     let Advantages { values, group_std } = advantage::group_relative(&live, &rows.group_ends(), scaling);
     rows.advantages = values;

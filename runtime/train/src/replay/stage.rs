@@ -154,7 +154,8 @@ impl Current<'_> {
         if rows.scores.iter().any(|scores| !scores.spans.is_empty()) {
             spans::align(&mut rows, archive.tokenizer()?);
         }
-        let assessed = assess(&mut rows, &self.plugins, self.stage.grpo.scale_rewards, &mut models)?;
+        let scaling = registry::method(self.stage.algorithm).scaling(self.stage);
+        let assessed = assess(&mut rows, &self.plugins, scaling, &mut models)?;
         drop_unwanted(&mut rows, &assessed.unwanted);
         let reasons = registry::method(self.stage.algorithm).reasons(self.stage, &rows, &assessed.pairs);
         let now = record(&rows, &reasons, &assessed.pairs);

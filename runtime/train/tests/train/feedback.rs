@@ -6,6 +6,7 @@ use plumb_core::recipe::{FaultPolicy, FilterScope, FilterStage, ScaleRewards, Sh
 use plumb_core::rollout::{Completion, FinishReason, Group, Prompt};
 use plumb_core::services::NoModels;
 use plumb_core::{Batch, Column, Decision, Outcome, Plugin, PluginError, PluginKind, Ragged, Rewards, Shaped};
+use plumb_methods::advantage::{Baseline, Scaling, TRL_DDOF, TRL_EPSILON};
 use plumb_train::pipeline::rows::{Example, StepRows, batch};
 use plumb_train::pipeline::{Assessed, Scoring, assess};
 use plumb_train::plugins::{FilterSlot, RewardSlot, ShaperSlot, StagePlugins, Weight};
@@ -51,6 +52,11 @@ fn group(example: &Example, texts: &[&str]) -> Group {
     Group { prompt: example.prompt.clone(), completions: texts.iter().map(completion).collect() }
 }
 
+/// Rewards less their group's mean.
+fn centred() -> Scaling<f64> {
+    Scaling { baseline: Baseline::Group, by: ScaleRewards::None, ddof: TRL_DDOF, epsilon: TRL_EPSILON }
+}
+
 /// Assesses groups of completions, group by group as training does, and calls `check` with what came out.
 fn assessed(plugins: &StagePlugins, texts: &[&[&str]], check: impl FnOnce(&StepRows, &Assessed)) -> Result<(), Error> {
     let examples = examples(texts.len());
@@ -65,7 +71,7 @@ fn assessed(plugins: &StagePlugins, texts: &[&[&str]], check: impl FnOnce(&StepR
     }
     let all = || batch(5, "rl", &columns, &rows.rows());
     rows.scores = scoring.collect(5, all, &mut NoModels)?.scores;
-    let assessed = assess(&mut rows, plugins, ScaleRewards::None, &mut NoModels)?;
+    let assessed = assess(&mut rows, plugins, centred(), &mut NoModels)?;
     check(&rows, &assessed);
     Ok(())
 }

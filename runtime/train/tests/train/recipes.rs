@@ -51,7 +51,7 @@ fn recipes_over_preferences_learn_to_rank_on_every_seed() {
 
 #[test]
 fn recipes_over_own_samples_raise_the_reward_on_every_seed() {
-    for name in ["tiny-raft", "tiny-online-dpo"] {
+    for name in ["tiny-raft", "tiny-online-dpo", "tiny-rloo", "tiny-reinforce-plus-plus"] {
         for seed in [1, 2, 3] {
             let steps = metrics_of(name, seed, 60);
             let rewards: Vec<f64> = steps.iter().filter_map(|set| set.get("reward")).collect();

@@ -1,4 +1,4 @@
-//! Stages that learn from the policy's own completions without a policy gradient: RAFT and online DPO.
+//! Stages that learn from the policy's own completions: RAFT, online DPO, and policy gradients with other baselines than GRPO's.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +33,11 @@ fn steps_of(recipe: &Recipe, folder: &Path, name: &str, plugins: &Closures) -> V
 #[test]
 fn each_way_to_learn_from_own_samples_raises_the_reward() {
     for (algorithm, settings) in [
+        ("rloo", ""),
+        ("reinforce", "grpo = { num_iterations = 2 }"),
+        ("reinforce-plus-plus", "grpo = { beta = 0.01, kl_estimator = 'k2' }"),
+        ("grpo", "grpo = { importance_sampling_level = 'sequence', num_iterations = 2 }"),
+        ("grpo", "grpo = { loss_type = 'cispo', epsilon_high = 5.0, num_iterations = 2 }"),
         ("raft", ""),
         ("raft", "raft = { strategy = 'global', top_fraction = 0.25 }"),
         ("raft", "raft = { per_prompt = 4, min_reward = 0.3, num_iterations = 2 }"),

@@ -1,7 +1,7 @@
 //! Sheet 25-rm-r1.
 
 use anyhow::Result;
-use plumb_core::recipe::KlEstimator;
+use plumb_core::recipe::{Grpo, KlEstimator};
 use plumb_methods::evaluation::verdicts;
 use plumb_methods::loss::grpo::{Clip, Terms, TokenStats, grpo};
 use serde_json::json;
@@ -28,13 +28,15 @@ fn grpo_loss(case: &Case) -> Result<Answer> {
     let kl_estimator =
         case.choice("kl_estimator", &[("k3", KlEstimator::K3), ("k1", KlEstimator::K1), ("k2", KlEstimator::K2)])?;
     let beta = case.param("kl_coef")?;
-    let clip = Clip { low: 1.0 - range, high: 1.0 + range, beta, kl_estimator, importance_max: f64::INFINITY };
+    let low_high = Clip::from(&Grpo { epsilon: range, beta, kl_estimator, ..Grpo::default() });
+    let clip = Clip { importance_max: f64::INFINITY, ..low_high };
     let terms = Terms {
         old_logprobs: Some(vector(&flatten(&old))?),
         ref_logprobs: Some(vector(&flatten(&reference))?),
         rollout_logprobs: None,
         advantages: vector(&of_tokens)?,
         weights: vector(&weights)?,
+        lengths: mask.iter().map(Vec::len).collect(),
     };
     let leaf = [vector(&flatten(&policy))?];
     let (loss, gradients) = gradients(&leaf, |l| grpo(&l[0], &terms, &clip))?;

@@ -123,9 +123,10 @@ impl<'a> Start<'a> {
         let mut rows = StepRows::new(step, &self.stage.name, &self.data.columns, examples, groups);
         rows.scores = scores;
         let (mut refills, mut regenerated) = (0, 0);
+        let scaling = registry::method(self.stage.algorithm).scaling(self.stage);
         let assessed = loop {
             spans::align(&mut rows, &models.policy.tokenizer);
-            let assessed = assess(&mut rows, plugins, self.stage.grpo.scale_rewards, models)?;
+            let assessed = assess(&mut rows, plugins, scaling, models)?;
             let wanted = if refills < u64::from(self.stage.rollout.max_refills) { assessed.unwanted.len() } else { 0 };
             let further = self.sampler.further(batch_index, regenerated, wanted);
             if further.is_empty() {
