@@ -11,6 +11,7 @@ pub mod groups;
 pub mod likelihood;
 pub mod pairs;
 pub mod policy;
+pub mod rewarded;
 pub mod rewards;
 pub mod sheets;
 pub mod tensor;

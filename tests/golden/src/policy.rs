@@ -18,6 +18,7 @@ pub fn clipped(case: &Case, clip: Option<f64>, mask: &[Vec<bool>], gradient: &st
     Ok(json!({
         "loss": loss,
         "clip_fraction": report.clip_fraction,
+        "outside": report.outside,
         "approx_kl": report.approx_kl,
         "counted_tokens": seen,
         gradient: rows(&gradients[0])?,

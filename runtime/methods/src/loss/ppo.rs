@@ -11,6 +11,8 @@ pub struct Clipped {
     pub loss: Tensor,
     /// Share of the tokens that count whose clipped term is the larger one; 0 without such tokens.
     pub clip_fraction: f64,
+    /// Share of them whose ratio is beyond the bounds, whatever that does to the loss; 0 without bounds, and for values.
+    pub outside: f64,
     /// Mean of `ratio - 1 - ln ratio` over them, an estimate of KL(old ‖ policy), nats; 0 for values.
     pub approx_kl: f64,
 }
@@ -39,7 +41,12 @@ pub fn policy_loss(
     };
     let larger = clamped.gt(&plain)?;
     let divergence = ((ratio.detach() - 1.0)? - log_ratio.detach())?;
-    summed(&larger.where_cond(&clamped, &plain)?, &larger, Some(&divergence), mask)
+    let clipped = summed(&larger.where_cond(&clamped, &plain)?, &larger, Some(&divergence), mask)?;
+    let outside = match clip {
+        Some(clip) => mean_where(&(ratio.detach() - 1.0)?.abs()?.gt(clip)?, mask)?,
+        None => 0.0,
+    };
+    Ok(Clipped { outside, ..clipped })
 }
 
 /// Half the mean of `max((V - R)², (clamp(V, old ± clip) - R)²)` over the tokens that count; 0 without any.
@@ -69,9 +76,16 @@ fn summed(losses: &Tensor, larger: &Tensor, divergence: Option<&Tensor>, mask: &
     let number = |x: &Tensor| mean(x)?.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>();
     Ok(Clipped {
         loss: mean(losses)?,
-        clip_fraction: number(&larger.to_dtype(mask.dtype())?)?,
+        clip_fraction: mean_where(larger, mask)?,
+        outside: 0.0,
         approx_kl: divergence.map_or(Ok(0.0), number)?,
     })
+}
+
+/// Share of the tokens that count for which something holds; 0 without such tokens.
+fn mean_where(holds: &Tensor, mask: &Tensor) -> candle_core::Result<f64> {
+    let share = (holds.to_dtype(mask.dtype())? * mask)?.sum_all()?.div(&mask.sum_all()?.maximum(1.0)?)?;
+    share.to_dtype(candle_core::DType::F64)?.to_scalar()
 }
 
 /// `|mean entropy - target|` over the tokens that count, nats: keeps a policy from collapsing or dissolving. 0 without tokens.
@@ -107,7 +121,7 @@ mod tests {
         let leaf = [vector(&[-0.5, -0.5, -2.0, -1.0, -9.0])];
         let got = policy_loss(&leaf[0], &old(), &advantages(), &mask(), Some(0.2)).unwrap();
         let want = (-1.2 + 2.0 * 0.5f64.exp() - 0.5 + 0.8) / 4.0;
-        assert_close(&[got.loss.to_scalar().unwrap(), got.clip_fraction], &[want, 0.5]);
+        assert_close(&[got.loss.to_scalar().unwrap(), got.clip_fraction, got.outside], &[want, 0.5, 0.75]);
         let (_, gradient) =
             gradients(&leaf, |l| Ok(policy_loss(&l[0], &old(), &advantages(), &mask(), Some(0.2))?.loss)).unwrap();
         assert_close(&gradient[0], &[0.0, 2.0 * 0.5f64.exp() / 4.0, -0.125, 0.0, 0.0]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::top_k;
+use super::ranked::{self, share_count};
 use crate::advantage::mean;
 
 /// Which completions go on, as (group, completion).
@@ -21,22 +21,16 @@ pub fn best(rewards: &[Vec<f64>], share: Share) -> Vec<(usize, usize)> {
     match share {
         Share::PerGroup(count) => {
             let of_group = |(group, rewards): (usize, &Vec<f64>)| {
-                ranked(rewards).into_iter().take(count).map(move |i| (group, i)).collect::<Vec<_>>()
+                ranked::best(rewards, count).into_iter().map(move |i| (group, i)).collect::<Vec<_>>()
             };
             rewards.iter().enumerate().flat_map(of_group).collect()
         }
         Share::OfAll(share) => {
             let places: Vec<(usize, usize)> =
                 rewards.iter().enumerate().flat_map(|(group, rewards)| (0..rewards.len()).map(move |i| (group, i))).collect();
-            let count = (places.len() as f64 * share + 1e-9).floor().max(0.0) as usize;
-            ranked(&rewards.concat()).into_iter().take(count).map(|i| places[i]).collect()
+            ranked::best(&rewards.concat(), share_count(places.len(), share)).into_iter().map(|i| places[i]).collect()
         }
     }
-}
-
-/// Indices from the greatest value to the least; equal ones in their order.
-pub fn ranked(values: &[f64]) -> Vec<usize> {
-    top_k::top_k(values, &vec![1; values.len()], values.len(), 0.0).into_iter().map(|(i, _)| i).collect()
 }
 
 /// Rewards less `weight` times the log-ratio of policy to reference of each completion, nats.

@@ -2,6 +2,7 @@
 //!
 //! References: Liu et al. 2025, "Skywork-Reward-V2"; consistency of rubrics with labels: Liu et al. 2025, "OpenRubrics".
 
+use super::ranked;
 use crate::stats::{cosine, sigmoid};
 
 /// Probability that a reward model gives a pair's label, and that of the other one, from the margin of its rewards.
@@ -20,7 +21,7 @@ pub fn retrieve(pool: &[Vec<f64>], queries: &[(Vec<f64>, usize)]) -> Vec<Vec<usi
     let mut taken = vec![false; pool.len()];
     let mut nearest = |(query, count): &(Vec<f64>, usize)| {
         let similarity: Vec<f64> = pool.iter().map(|entry| cosine(entry, query)).collect();
-        let free = super::best::ranked(&similarity).into_iter().filter(|&i| !taken[i]).take(*count).collect::<Vec<_>>();
+        let free = ranked::best(&similarity, pool.len()).into_iter().filter(|&i| !taken[i]).take(*count).collect::<Vec<_>>();
         free.iter().for_each(|&i| taken[i] = true);
         free
     };
@@ -111,7 +112,7 @@ pub fn consistent(right: &[bool], threshold: f64) -> Consistent {
 
 /// Answers in descending order of their scores; of equal scores the first one stands for all.
 pub fn distinct_order(scores: &[f64]) -> Vec<usize> {
-    let mut order = super::best::ranked(scores);
+    let mut order = ranked::best(scores, scores.len());
     order.dedup_by(|later, earlier| scores[*later] == scores[*earlier]);
     order
 }

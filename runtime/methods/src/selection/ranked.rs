@@ -2,12 +2,14 @@
 //!
 //! Higher rewards come first; among equal ones the lowest index. NaN stands for no reward and is never chosen.
 
+use crate::stats::order;
+
 /// Indices of the `count` best, best first; fewer where there are fewer.
 pub fn best(rewards: &[f64], count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..rewards.len()).filter(|&i| !rewards[i].is_nan()).collect();
-    order.sort_by(|&a, &b| rewards[b].total_cmp(&rewards[a]));
-    order.truncate(count);
-    order
+    let mut ranks: Vec<usize> = (0..rewards.len()).filter(|&i| !rewards[i].is_nan()).collect();
+    ranks.sort_by(|&a, &b| order(rewards[b], rewards[a]));
+    ranks.truncate(count);
+    ranks
 }
 
 /// Completions that a share of all stands for: `floor(n · share)`. The sum keeps a share such as 3 · 0.1 from losing one to rounding.

@@ -9,7 +9,6 @@ mod s03_dpa;
 mod s04_pairwise_rl;
 mod s05_reward_robust_brme;
 mod s06_reward_calibration_ppo_m_c;
-mod s07_secrets_rlhf_2;
 mod s08_constrained_rlhf;
 mod s09_domain_knowledge_reward;
 mod s10_seq2seq_reward;
@@ -26,25 +25,20 @@ mod s20_rewardanything;
 mod s21_reward_consistency;
 mod s22_dpo_implicit_rm;
 mod s23_think_rm;
-mod s24_fact_rlhf;
 mod s25_rm_r1;
 mod s26_polar;
 mod s27_dpo;
 mod s28_d3po;
 mod s29_maxmin_rlhf;
 mod s30_reward_shaping_par;
-mod s31_salmon;
 mod s32_rewardbench_2;
 mod s33_goal_conditioned_rm;
-mod s34_branch_and_rethink_rm;
 mod s35_helpsteer2_steerlm2;
 mod s36_rpo_sft_regularizer;
 mod s37_skywork_reward_v2;
 mod s38_micro_mixture_routing;
 mod s39_teacher_hacking;
-mod s40_pf_ppo;
 mod s41_mm_rlhf;
-mod s42_cgpo_mixture_of_judges;
 mod s43_online_self_preferring;
 mod s44_vpo;
 mod s45_rlhf_generalisation_diversity;
@@ -52,15 +46,13 @@ mod s46_dr_po;
 mod s47_fine_grained_rlhf;
 mod s48_t_reg;
 mod s49_mapl;
-mod s50_logicllama;
 mod s51_spo_preference_degree;
 mod s52_plug_and_play_judges;
-mod s53_heron;
 mod s54_superhf;
 mod s55_health_text_simplification;
 mod s56_vpl;
 
-/// Every method.
+/// Every method that has operations here.
 pub const SHEETS: &[Sheet] = &[
     s01_online_iterative_rlhf::SHEET,
     s02_basereward::SHEET,
@@ -68,7 +60,6 @@ pub const SHEETS: &[Sheet] = &[
     s04_pairwise_rl::SHEET,
     s05_reward_robust_brme::SHEET,
     s06_reward_calibration_ppo_m_c::SHEET,
-    s07_secrets_rlhf_2::SHEET,
     s08_constrained_rlhf::SHEET,
     s09_domain_knowledge_reward::SHEET,
     s10_seq2seq_reward::SHEET,
@@ -85,25 +76,20 @@ pub const SHEETS: &[Sheet] = &[
     s21_reward_consistency::SHEET,
     s22_dpo_implicit_rm::SHEET,
     s23_think_rm::SHEET,
-    s24_fact_rlhf::SHEET,
     s25_rm_r1::SHEET,
     s26_polar::SHEET,
     s27_dpo::SHEET,
     s28_d3po::SHEET,
     s29_maxmin_rlhf::SHEET,
     s30_reward_shaping_par::SHEET,
-    s31_salmon::SHEET,
     s32_rewardbench_2::SHEET,
     s33_goal_conditioned_rm::SHEET,
-    s34_branch_and_rethink_rm::SHEET,
     s35_helpsteer2_steerlm2::SHEET,
     s36_rpo_sft_regularizer::SHEET,
     s37_skywork_reward_v2::SHEET,
     s38_micro_mixture_routing::SHEET,
     s39_teacher_hacking::SHEET,
-    s40_pf_ppo::SHEET,
     s41_mm_rlhf::SHEET,
-    s42_cgpo_mixture_of_judges::SHEET,
     s43_online_self_preferring::SHEET,
     s44_vpo::SHEET,
     s45_rlhf_generalisation_diversity::SHEET,
@@ -111,10 +97,8 @@ pub const SHEETS: &[Sheet] = &[
     s47_fine_grained_rlhf::SHEET,
     s48_t_reg::SHEET,
     s49_mapl::SHEET,
-    s50_logicllama::SHEET,
     s51_spo_preference_degree::SHEET,
     s52_plug_and_play_judges::SHEET,
-    s53_heron::SHEET,
     s54_superhf::SHEET,
     s55_health_text_simplification::SHEET,
     s56_vpl::SHEET,

@@ -5,7 +5,7 @@ use plumb_methods::direction::{self, degrees_at, of_degrees, prompt_weights, uni
 use plumb_methods::evaluation::pareto::front;
 use plumb_methods::loss::regression::masked_squared_error;
 use plumb_methods::loss::sequence::Reduction;
-use plumb_methods::selection::best::ranked;
+use plumb_methods::selection::ranked::best;
 use serde_json::{Map, Value, json};
 
 use crate::likelihood::likelihood;
@@ -82,7 +82,7 @@ fn preference_rejection_sampling(case: &Case) -> Result<Answer> {
     let (mut selected, mut scores) = (Vec::new(), Vec::new());
     for (group, direction) in directions.iter().enumerate() {
         let rewards = direction::rewards(&group_components(&components, group), &unit(direction));
-        let kept: Vec<usize> = ranked(&rewards).into_iter().take(keep).collect();
+        let kept = best(&rewards, keep);
         scores.push(kept.iter().map(|&i| rewards[i]).collect::<Vec<_>>());
         selected.push(kept);
     }

@@ -5,11 +5,12 @@ use plumb_methods::loss;
 use plumb_methods::loss::ppo::{entropy_target, value_loss};
 use plumb_methods::loss::reward::bradley_terry;
 use plumb_methods::loss::sequence::{Reduction, negative_log_likelihood};
-use plumb_methods::returns::{self, Divisor, RunningStats, Tokens, kl_penalised_final_score, whiten};
+use plumb_methods::returns::{Divisor, RunningStats, whiten};
 use serde_json::{Value, json};
 
 use crate::groups::{flatten, regroup};
 use crate::policy::clipped;
+use crate::rewarded::{Rows, advantages, token_rewards};
 use crate::tensor::{flat, gradients, mask_tensor, matrix, rows, vector};
 use crate::{Answer, Case, Sheet};
 
@@ -28,17 +29,9 @@ pub const SHEET: Sheet = Sheet {
     ],
 };
 
-type Rows = Vec<Vec<f64>>;
-
 fn kl_shaped_token_rewards(case: &Case) -> Result<Answer> {
-    let (rewards, mask): (Vec<f64>, _) = (case.input("rewards")?, case.truth_rows("mask")?);
-    let (policy, reference): (Rows, Rows) = (case.input("policy_logps")?, case.input("ref_logps")?);
-    let beta = case.param("kl_coef")?;
-    let of_row = |i: usize| {
-        let tokens = Tokens { policy: &policy[i], reference: &reference[i], mask: &mask[i] };
-        kl_penalised_final_score(rewards[i], None, tokens, beta)
-    };
-    Ok(json!({ "token_rewards": (0..rewards.len()).map(of_row).collect::<Vec<_>>() }))
+    let rewards = token_rewards(case, &case.input::<Vec<f64>>("rewards")?, case.param("kl_coef")?)?;
+    Ok(json!({ "token_rewards": rewards }))
 }
 
 fn running_reward_stats(case: &Case) -> Result<Answer> {
@@ -54,15 +47,8 @@ fn running_reward_stats(case: &Case) -> Result<Answer> {
 }
 
 fn gae(case: &Case) -> Result<Answer> {
-    let (rewards, values): (Rows, Rows) = (case.input("token_rewards")?, case.input("values")?);
-    let (gamma, lambda) = (case.param("gamma")?, case.param("lambda")?);
-    let (mut advantages, mut targets) = (Vec::new(), Vec::new());
-    for (i, mask) in case.truth_rows("mask")?.iter().enumerate() {
-        let gae = returns::gae(&rewards[i], &values[i], mask, gamma, lambda);
-        advantages.push(gae.advantages);
-        targets.push(gae.returns);
-    }
-    Ok(json!({ "advantages": advantages, "returns": targets }))
+    let (advantages, returns) = advantages(case, &case.input("token_rewards")?, case.param("gamma")?, case.param("lambda")?)?;
+    Ok(json!({ "advantages": advantages, "returns": returns }))
 }
 
 fn masked_whiten(case: &Case) -> Result<Answer> {

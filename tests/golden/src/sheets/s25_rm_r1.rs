@@ -17,7 +17,8 @@ pub const SHEET: Sheet = Sheet {
     operations: &[("grpo_advantage", grpo_advantage), ("grpo_loss", grpo_loss), ("judge_accuracy", judge_accuracy)],
 };
 
-fn grpo_loss(case: &Case) -> Result<Answer> {
+/// The clipped loss with a KL term, its parts and its gradient.
+pub(super) fn grpo_loss(case: &Case) -> Result<Answer> {
     let read = |name: &str| case.input::<Vec<Vec<f64>>>(name);
     let (policy, old, reference) = (read("policy_logps")?, read("old_logps")?, read("ref_logps")?);
     let (mask, advantages): (_, Vec<f64>) = (case.truth_rows("mask")?, case.input("advantages")?);

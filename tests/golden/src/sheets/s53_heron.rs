@@ -1,6 +1,0 @@
-//! Sheet 53-heron.
-
-use crate::Sheet;
-
-/// The sheet's operations.
-pub const SHEET: Sheet = Sheet { method: "53-heron", operations: &[] };
