@@ -213,7 +213,7 @@ mod tests {
         );
         assert_eq!(value("rollout.top_k = -1").1, "-1 is below 0");
         assert_eq!(value("rollout.num_generations = 2.5").1, "expected an integer, got 2.5");
-        assert_eq!(value("grpo.loss_type = 'gpro'").1, "`gpro` is none of `grpo`, `dr_grpo`, `dapo`, `bnpo`");
+        assert_eq!(value("grpo.loss_type = 'gpro'").1, "`gpro` is none of `grpo`, `dr_grpo`, `dapo`, `bnpo`, `cispo`");
         assert_eq!(error("grpo.loss_type = 'gpro'").3, "did you mean `grpo`?");
         let told = value("rewards = [{ plugin = 'p', on_fault = 'zero' }]").1;
         assert!(told.starts_with("`zero` is none of `drop-group`") && told.ends_with(", nor { value = ... }"), "{told}");
