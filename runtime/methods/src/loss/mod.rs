@@ -6,6 +6,7 @@
 
 pub mod classification;
 pub mod confidence;
+pub mod constrained;
 pub mod contrastive;
 pub mod critique;
 pub mod daa;

@@ -1,6 +1,6 @@
 //! Rewards of pairs: the Bradley-Terry loss and what is reported of it.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::log_sigmoid;
 
@@ -13,6 +13,39 @@ use super::log_sigmoid;
 pub fn bradley_terry(chosen: &Tensor, rejected: &Tensor, margins: &Tensor, centre: f64) -> candle_core::Result<Tensor> {
     let loss = log_sigmoid(&((chosen - rejected)? - margins)?)?.neg()?;
     if centre == 0.0 { Ok(loss) } else { loss + ((chosen + rejected)?.sqr()? * centre)? }
+}
+
+/// Loss of pairs within one list of rewards, and how many of them it has right.
+#[derive(Clone, Debug)]
+pub struct PairwiseLoss {
+    /// `Σ -ln σ(chosen - rejected) / (P + epsilon)`, `[]`; 0 without pairs.
+    pub loss: Tensor,
+    /// `wins / (P + epsilon)`, ties counting as losses; 0 without pairs.
+    pub accuracy: f64,
+}
+
+/// The Bradley-Terry loss of pairs of answers that are scored once, however many pairs they are in.
+///
+/// # Shapes
+/// - `rewards`: `[N]`; gradient flows to them. `pairs`: (chosen, rejected), indices into the rewards.
+///
+/// `epsilon` is added to the number of pairs; 0 makes the loss their mean.
+///
+/// # Errors
+/// Those of candle, when an index is out of range.
+///
+/// Reference: Bukharin et al. 2023, "Deep Reinforcement Learning from Hierarchical Preference Design" (HERON).
+pub fn pairwise_bradley_terry(rewards: &Tensor, pairs: &[(u32, u32)], epsilon: f64) -> candle_core::Result<PairwiseLoss> {
+    if pairs.is_empty() {
+        return Ok(PairwiseLoss { loss: rewards.zeros_like()?.sum_all()?, accuracy: 0.0 });
+    }
+    let (chosen, rejected): (Vec<u32>, Vec<u32>) = pairs.iter().copied().unzip();
+    let of = |answers: Vec<u32>| rewards.index_select(&Tensor::new(answers, rewards.device())?, 0);
+    let (chosen, rejected) = (of(chosen)?, of(rejected)?);
+    let divisor = pairs.len() as f64 + epsilon;
+    let wins = chosen.gt(&rejected)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+    let losses = bradley_terry(&chosen, &rejected, &chosen.zeros_like()?, 0.0)?;
+    Ok(PairwiseLoss { loss: (losses.sum_all()? / divisor)?, accuracy: wins / divisor })
 }
 
 /// What the strength of a preference does to its loss.
@@ -140,6 +173,27 @@ mod tests {
         let (ln_2, softplus) = (2f64.ln(), |x: f64| (1.0 + x.exp()).ln());
         crate::testing::assert_close(&of(Strength::Margin), &[softplus(2.0), ln_2, softplus(1.0)]);
         crate::testing::assert_close(&of(Strength::Scale), &[2.0 * ln_2, 0.0, ln_2]);
+    }
+
+    #[test]
+    fn answers_of_several_pairs_gather_their_gradients() {
+        let (rewards, pairs) = (crate::testing::vector(&REWARDS), [(0, 1), (2, 0), (0, 5), (3, 4), (1, 4)]);
+        let graph = |r: &[Tensor]| Ok(pairwise_bradley_terry(&r[0], &pairs, 0.5)?.loss);
+        let gradient = crate::testing::check_gradients(std::slice::from_ref(&rewards), 1e-8, graph);
+        assert!((gradient[0].iter().sum::<f64>()).abs() < 1e-15, "{gradient:?}");
+        let softplus = |x: f64| x.exp().ln_1p();
+        let want = (softplus(-2.0) + softplus(1.25) + softplus(1.5) + softplus(-1.0) + softplus(0.0)) / 5.5;
+        let got = pairwise_bradley_terry(&rewards, &pairs, 0.5).unwrap();
+        crate::testing::assert_close(&[got.loss.to_scalar::<f64>().unwrap(), got.accuracy], &[want, 2.0 / 5.5]);
+    }
+
+    #[test]
+    fn without_pairs_there_is_neither_loss_nor_gradient() {
+        for rewards in [&REWARDS[..], &[]] {
+            let graph = |r: &[Tensor]| Ok(pairwise_bradley_terry(&r[0], &[], 0.0)?.loss);
+            let got = crate::testing::gradients(&[crate::testing::vector(rewards)], graph).unwrap();
+            assert_eq!(got, (0.0, vec![vec![0.0; rewards.len()]]));
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 pub mod best;
 pub mod budget;
+pub mod constrained;
 pub mod curation;
+pub mod hierarchy;
 pub mod instructions;
 pub mod pairs;
 pub mod prefix;

@@ -39,6 +39,7 @@ mod s37_skywork_reward_v2;
 mod s38_micro_mixture_routing;
 mod s39_teacher_hacking;
 mod s41_mm_rlhf;
+mod s42_cgpo_mixture_of_judges;
 mod s43_online_self_preferring;
 mod s44_vpo;
 mod s45_rlhf_generalisation_diversity;
@@ -48,6 +49,7 @@ mod s48_t_reg;
 mod s49_mapl;
 mod s51_spo_preference_degree;
 mod s52_plug_and_play_judges;
+mod s53_heron;
 mod s54_superhf;
 mod s55_health_text_simplification;
 mod s56_vpl;
@@ -90,6 +92,7 @@ pub const SHEETS: &[Sheet] = &[
     s38_micro_mixture_routing::SHEET,
     s39_teacher_hacking::SHEET,
     s41_mm_rlhf::SHEET,
+    s42_cgpo_mixture_of_judges::SHEET,
     s43_online_self_preferring::SHEET,
     s44_vpo::SHEET,
     s45_rlhf_generalisation_diversity::SHEET,
@@ -99,6 +102,7 @@ pub const SHEETS: &[Sheet] = &[
     s49_mapl::SHEET,
     s51_spo_preference_degree::SHEET,
     s52_plug_and_play_judges::SHEET,
+    s53_heron::SHEET,
     s54_superhf::SHEET,
     s55_health_text_simplification::SHEET,
     s56_vpl::SHEET,
