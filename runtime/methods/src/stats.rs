@@ -115,6 +115,32 @@ pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
     fit_line(x, y)?.correlation
 }
 
+/// `1 - Σ (y - ŷ)² / Σ (y - mean y)²` of the least-squares line; None where a side has no variance.
+pub fn r_squared(x: &[f64], y: &[f64]) -> Option<f64> {
+    weighted_r_squared(x, y, &vec![1.0; x.len()])
+}
+
+/// [`r_squared`] of points with weights of at least 0; None where a side has no variance among the points that have weight.
+///
+/// # Panics
+/// When the lists differ in length.
+pub fn weighted_r_squared(x: &[f64], y: &[f64], weights: &[f64]) -> Option<f64> {
+    assert!(x.len() == y.len() && x.len() == weights.len(), "points need both coordinates and a weight");
+    let points: Vec<(f64, f64, f64)> =
+        x.iter().zip(y).zip(weights).map(|((&x, &y), &weight)| (x, y, weight)).filter(|point| point.2 > 0.0).collect();
+    // Rounding can leave equal values a variance of an ulp.
+    let constant = |value: fn(&(f64, f64, f64)) -> f64| points.windows(2).all(|pair| value(&pair[0]) == value(&pair[1]));
+    if constant(|point| point.0) || constant(|point| point.1) {
+        return None;
+    }
+    let total: f64 = points.iter().map(|point| point.2).sum();
+    let moment = |f: &dyn Fn(f64, f64) -> f64| points.iter().map(|&(x, y, weight)| weight * f(x, y)).sum::<f64>() / total;
+    let (mean_x, mean_y) = (moment(&|x, _| x), moment(&|_, y| y));
+    let xy = moment(&|x, y| (x - mean_x) * (y - mean_y));
+    let (xx, yy) = (moment(&|x, _| (x - mean_x).powi(2)), moment(&|_, y| (y - mean_y).powi(2)));
+    Some((xy / xx * xy / yy).clamp(0.0, 1.0))
+}
+
 /// Spearman's correlation: Pearson's of the [`average_ranks`]; None where a side has no variance.
 pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
     pearson(&average_ranks(x), &average_ranks(y))
@@ -198,6 +224,17 @@ mod tests {
         assert_eq!(pearson(&[1.0, 2.0, 3.0], &[0.1; 3]), None);
         assert_eq!(pearson(&[], &[]), None);
         assert_eq!(spearman(&[1.0], &[2.0]), None);
+    }
+
+    #[test]
+    fn weights_repeat_points() {
+        let (x, y) = ([0.0, 1.0, 3.0, 4.0], [1.0, 0.0, 2.0, 5.0]);
+        let repeated = r_squared(&[0.0, 1.0, 1.0, 4.0], &[1.0, 0.0, 0.0, 5.0]).unwrap();
+        assert_close(&[weighted_r_squared(&x, &y, &[0.5, 1.0, 0.0, 0.5]).unwrap()], &[repeated]);
+        assert_close(&[r_squared(&x, &y).unwrap()], &[pearson(&x, &y).unwrap().powi(2)]);
+        assert_eq!(weighted_r_squared(&x, &y, &[1.0, 0.0, 0.0, 0.0]), None);
+        assert_eq!((r_squared(&[0.1; 3], &[1.0, 2.0, 3.0]), r_squared(&[1.0, 2.0, 3.0], &[0.1; 3])), (None, None));
+        assert_eq!(r_squared(&[], &[]), None);
     }
 
     #[test]

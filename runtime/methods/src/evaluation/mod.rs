@@ -5,6 +5,7 @@ pub mod best_of_n;
 pub mod calibration;
 pub mod contrast;
 pub mod diversity;
+pub mod filtration;
 pub mod hacking;
 pub mod listwise;
 pub mod one_to_many;

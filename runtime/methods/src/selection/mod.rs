@@ -4,6 +4,7 @@ pub mod best;
 pub mod budget;
 pub mod constrained;
 pub mod curation;
+pub mod filtration;
 pub mod hierarchy;
 pub mod instructions;
 pub mod pairs;

@@ -38,6 +38,7 @@ mod s36_rpo_sft_regularizer;
 mod s37_skywork_reward_v2;
 mod s38_micro_mixture_routing;
 mod s39_teacher_hacking;
+mod s40_pf_ppo;
 mod s41_mm_rlhf;
 mod s42_cgpo_mixture_of_judges;
 mod s43_online_self_preferring;
@@ -91,6 +92,7 @@ pub const SHEETS: &[Sheet] = &[
     s37_skywork_reward_v2::SHEET,
     s38_micro_mixture_routing::SHEET,
     s39_teacher_hacking::SHEET,
+    s40_pf_ppo::SHEET,
     s41_mm_rlhf::SHEET,
     s42_cgpo_mixture_of_judges::SHEET,
     s43_online_self_preferring::SHEET,
