@@ -2,9 +2,13 @@
 
 use anyhow::Result;
 use plumb_methods::returns::{Divisor, Tokens, gae, kl_penalised_scores, whiten};
-use plumb_methods::reward::segments::{right_shares, toxicity_drops};
-use serde_json::json;
+use plumb_methods::reward::segments::{
+    Collision, Placement, ScoreScale, on_tokens, right_shares, subsentence_starts, token_rewards, toxicity_drops,
+};
+use serde::Deserialize;
+use serde_json::{Map, json};
 
+use crate::case::Truth;
 use crate::groups::{flatten, regroup};
 use crate::rewarded::Rows;
 use crate::{Answer, Case, Sheet};
@@ -13,7 +17,9 @@ use crate::{Answer, Case, Sheet};
 pub const SHEET: Sheet = Sheet {
     method: "47-fine-grained-rlhf",
     operations: &[
+        ("combine_fine_grained", combine_fine_grained),
         ("toxicity_delta", toxicity_delta),
+        ("subsentence_starts", subsentence_starts_of),
         ("segment_ratio", segment_ratio),
         ("fine_grained_advantages", fine_grained_advantages),
     ],
@@ -21,6 +27,57 @@ pub const SHEET: Sheet = Sheet {
 
 /// Added to variances, or to deviations.
 const EPSILON: f64 = 1e-8;
+
+/// A component of a case.
+#[derive(Deserialize)]
+struct Component {
+    name: String,
+    weight: f64,
+    #[serde(flatten)]
+    said: Said,
+}
+
+/// What a component says of an answer.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Said {
+    Verdict { ends: Vec<usize>, ok: Vec<Truth>, positive: f64, negative: f64 },
+    Score { score: f64, mean: f64, std: f64, scale: f64, bias: f64 },
+}
+
+impl Said {
+    fn on_tokens(&self, length: usize, placement: Placement) -> Vec<f64> {
+        match self {
+            Said::Verdict { ends, ok, positive, negative } => {
+                let values: Vec<f64> = ok.iter().map(|ok| if ok.0 { *positive } else { *negative }).collect();
+                on_tokens(ends, &values, length, placement)
+            }
+            &Said::Score { score, mean, std, scale, bias } => {
+                let value = ScoreScale { mean, std, scale, bias }.apply(score);
+                on_tokens(&[length.saturating_sub(1)], &[value], length, placement)
+            }
+        }
+    }
+}
+
+fn combine_fine_grained(case: &Case) -> Result<Answer> {
+    let placement = Placement {
+        clamp_to_last: case.param_or("clamp_to_last", true)?,
+        collision: case.choice("collision", &[("overwrite", Collision::Overwrite), ("sum", Collision::Sum)])?,
+    };
+    let (length, components): (usize, Vec<Component>) = (case.input("length")?, case.input("components")?);
+    let on_tokens: Rows = components.iter().map(|component| component.said.on_tokens(length, placement)).collect();
+    let weights: Vec<f64> = components.iter().map(|component| component.weight).collect();
+    let rewards = token_rewards(&on_tokens, &weights, length);
+    let named: Map<_, _> =
+        components.into_iter().zip(on_tokens).map(|(component, tokens)| (component.name, json!(tokens))).collect();
+    Ok(json!({ "components": named, "token_rewards": rewards }))
+}
+
+fn subsentence_starts_of(case: &Case) -> Result<Answer> {
+    let words: Vec<String> = case.input("words")?;
+    Ok(json!({ "starts": subsentence_starts(&words, case.param_or("min_words", 5)?) }))
+}
 
 fn toxicity_delta(case: &Case) -> Result<Answer> {
     Ok(json!({ "segment_rewards": toxicity_drops(&case.input::<Vec<f64>>("segment_scores")?) }))
