@@ -11,6 +11,7 @@ pub mod diffusion;
 pub mod direction;
 pub mod evaluation;
 pub mod kl;
+pub mod lora;
 pub mod loss;
 pub mod pairwise;
 pub mod prompt_statistics;

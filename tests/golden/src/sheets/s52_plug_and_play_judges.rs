@@ -3,11 +3,13 @@
 use anyhow::Result;
 use plumb_methods::evaluation::benchmark::{mean_of_known, section_score};
 use plumb_methods::evaluation::verdicts::{Verdict, debiased};
+use plumb_methods::lora::Adapter;
 use plumb_methods::loss::sequence::Reduction;
 use plumb_methods::stats::{dot, first_max, mean_opt, softmax};
 use serde_json::{Map, Value, json};
 
 use crate::likelihood::likelihood;
+use crate::tensor::{matrix, rows};
 use crate::{Answer, Case, Sheet};
 
 /// The sheet's operations.
@@ -17,6 +19,7 @@ pub const SHEET: Sheet = Sheet {
         ("verdict_token_distribution", verdict_token_distribution),
         ("position_debiased_verdict", position_debiased_verdict),
         ("sectioned_accuracy", sectioned_accuracy),
+        ("lora_linear", lora_linear),
         ("verdict_sft_loss", verdict_sft_loss),
     ],
 };
@@ -66,6 +69,17 @@ fn sectioned_accuracy(case: &Case) -> Result<Answer> {
     }
     let overall = mean_of_known(&scores.values().map(Value::as_f64).collect::<Vec<_>>());
     Ok(json!({ "subsets": subsets, "sections": scores, "overall": overall }))
+}
+
+fn lora_linear(case: &Case) -> Result<Answer> {
+    let read = |name: &str| matrix(&case.input::<Vec<Vec<f64>>>(name)?);
+    let (x, weight, a, b) = (read("x")?, read("weight")?, read("lora_a")?, read("lora_b")?);
+    let adapter = Adapter { a: &a, b: &b, alpha: case.param("alpha")? };
+    Ok(json!({
+        "output": rows(&adapter.forward(&x, &weight)?)?,
+        "merged_weight": rows(&adapter.merged(&weight)?)?,
+        "trainable_fraction": adapter.trainable_share(&weight),
+    }))
 }
 
 fn verdict_sft_loss(case: &Case) -> Result<Answer> {
