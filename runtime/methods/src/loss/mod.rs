@@ -18,6 +18,7 @@ pub mod inter_sample;
 pub mod kto;
 pub mod means;
 pub mod orpo;
+pub mod pairwise_judge;
 pub mod plackett_luce;
 pub mod ppo;
 pub mod ranking;
