@@ -13,6 +13,7 @@ pub mod evaluation;
 pub mod kl;
 pub mod loss;
 pub mod pairwise;
+pub mod preference_advantage;
 pub mod prompt_statistics;
 pub mod rectify;
 pub mod resets;
