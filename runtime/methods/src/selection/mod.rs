@@ -7,6 +7,7 @@ pub mod instructions;
 pub mod pairs;
 pub mod prefix;
 pub mod ranked;
+pub mod strength;
 pub mod top_k;
 pub mod tree;
 pub mod truncation;
