@@ -12,6 +12,7 @@ pub mod direction;
 pub mod evaluation;
 pub mod kl;
 pub mod loss;
+pub mod nelder_mead;
 pub mod pairwise;
 pub mod preference_advantage;
 pub mod prompt_statistics;
