@@ -3,6 +3,7 @@
 pub mod best;
 pub mod budget;
 pub mod curation;
+pub mod hull;
 pub mod instructions;
 pub mod pairs;
 pub mod prefix;
