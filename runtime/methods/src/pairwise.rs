@@ -31,6 +31,13 @@ pub fn preference_probability(verdict: [f64; 2], swapped: Option<[f64; 2]>, comb
     }
 }
 
+/// `P(first ≻ second) + P(second ≻ first) - 1` as a judge says them in both orders: 0 without bias of place, above it where the answer
+/// at A is favoured. Arguments as in [`preference_probability`].
+pub fn position_gap(verdict: [f64; 2], swapped: [f64; 2], temperature: f64) -> f64 {
+    let at_a = |[a, b]: [f64; 2]| sigmoid((a - b) / temperature);
+    at_a(verdict) + at_a(swapped) - 1.0
+}
+
 /// 1 where the first answer wins, 0 where it loses, one half within [`TIE`] of even odds.
 pub fn verdict(probability: f64) -> f64 {
     if (probability - 0.5).abs() <= TIE { 0.5 } else { f64::from(u8::from(probability > 0.5)) }
@@ -138,6 +145,13 @@ mod tests {
         assert_close(&[preference_probability(verdict, None, Combine::MeanLogit, 1.0)], &[0.75]);
         assert_eq!(preference_probability([-2.0; 2], Some([-7.0; 2]), Combine::MeanProbability, 1.0), 0.5);
         assert!(preference_probability([1e5, 0.0], Some([0.0, 1e5]), Combine::MeanProbability, 0.1) <= 1.0);
+    }
+
+    #[test]
+    fn gap_shows_the_bias_that_the_mean_of_both_orders_hides() {
+        let bias = [3.0f64.ln() * 0.5, 0.0];
+        assert_close(&[position_gap(bias, bias, 0.5)], &[0.5]);
+        assert_close(&[position_gap(bias, [0.0, bias[0]], 0.5)], &[0.0]);
     }
 
     #[test]

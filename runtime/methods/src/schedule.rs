@@ -51,20 +51,23 @@ impl Annealing {
 pub struct AdaptiveKl {
     /// The coefficient now.
     pub coefficient: f64,
-    /// KL to reach, nats of a sequence; positive.
-    pub target: f64,
-    /// Sequences in which the coefficient changes by its own size at most fivefold; positive.
-    pub horizon: f64,
+    /// KL to reach, nats of a sequence; positive. None: the coefficient stays.
+    pub target: Option<f64>,
+    /// Greatest relative error that counts.
+    pub error_clip: f64,
 }
 
 impl AdaptiveKl {
-    /// Greatest relative error that counts.
-    const ERROR_CLIP: f64 = 0.2;
+    /// The usual `error_clip`.
+    pub const ERROR_CLIP: f64 = 0.2;
 
-    /// `k ← k · (1 + clip(KL / target - 1, ±0.2) · sequences / horizon)` after so many sequences of that mean KL; returns the new k.
-    pub fn update(&mut self, kl: f64, sequences: f64) -> f64 {
-        let error = (kl / self.target - 1.0).clamp(-Self::ERROR_CLIP, Self::ERROR_CLIP);
-        self.coefficient *= 1.0 + error * sequences / self.horizon;
+    /// `k ← k · (1 + gain · clip(KL / target - 1, ±error_clip))` after sequences of that mean KL; returns the new k.
+    ///
+    /// `gain` is sequences over a horizon in the reference, and one number for every step in Moskovitz et al. 2023.
+    pub fn update(&mut self, kl: f64, gain: f64) -> f64 {
+        let Some(target) = self.target else { return self.coefficient };
+        let error = (kl / target - 1.0).clamp(-self.error_clip, self.error_clip);
+        self.coefficient *= 1.0 + gain * error;
         self.coefficient
     }
 }
@@ -93,8 +96,9 @@ mod tests {
 
     #[test]
     fn adaptive_coefficient_rises_above_its_target_and_falls_below_within_bounds() {
-        let mut kl = AdaptiveKl { coefficient: 1.0, target: 2.0, horizon: 100.0 };
-        assert_close(&[kl.update(2.0, 50.0), kl.update(100.0, 50.0), kl.update(0.0, 50.0)], &[1.0, 1.1, 0.99]);
-        assert_close(&[kl.update(2.2, 100.0)], &[0.99 * 1.1]);
+        let mut kl = AdaptiveKl { coefficient: 1.0, target: Some(2.0), error_clip: AdaptiveKl::ERROR_CLIP };
+        assert_close(&[kl.update(2.0, 0.5), kl.update(100.0, 0.5), kl.update(0.0, 0.5)], &[1.0, 1.1, 0.99]);
+        assert_close(&[kl.update(2.2, 1.0)], &[0.99 * 1.1]);
+        assert_eq!(AdaptiveKl { coefficient: 0.3, target: None, ..kl }.update(9.0, 1.0), 0.3);
     }
 }

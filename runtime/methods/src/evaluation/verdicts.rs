@@ -73,6 +73,19 @@ impl Votes {
             std::cmp::Ordering::Equal => Verdict::Tie,
         }
     }
+
+    /// The winner; None where no verdict could be read.
+    pub fn readable_winner(&self) -> Option<Verdict> {
+        (self.first + self.second + self.ties > 0).then(|| self.winner())
+    }
+
+    /// Credit of the vote where `label` is better: 1 for that winner, one half for a tie, else 0; `unreadable` where no verdict could be read.
+    pub fn credit(&self, label: Verdict, unreadable: f64) -> f64 {
+        self.readable_winner().map_or(unreadable, |winner| match winner {
+            Verdict::Tie => 0.5,
+            winner => f64::from(u8::from(winner == label)),
+        })
+    }
 }
 
 /// What a judge says of a pair in both orders.
@@ -163,6 +176,16 @@ mod tests {
         let votes = Votes::count([Some(Verdict::First), None, Some(Verdict::Second), Some(Verdict::Tie)]);
         assert_eq!(votes, Votes { first: 1, second: 1, ties: 1, invalid: 1 });
         assert_eq!((votes.winner(), Votes::default().winner()), (Verdict::Tie, Verdict::Tie));
+    }
+
+    #[test]
+    fn vote_that_is_even_has_half_the_credit_and_one_that_is_unreadable_what_the_rule_gives() {
+        let count = |votes: [usize; 2], invalid| Votes { first: votes[0], second: votes[1], invalid, ..Votes::default() };
+        let credits = |votes: Votes| [Verdict::First, Verdict::Second].map(|label| votes.credit(label, 0.25));
+        assert_eq!(credits(count([2, 1], 1)), [1.0, 0.0]);
+        assert_eq!(credits(count([1, 1], 0)), [0.5, 0.5]);
+        assert_eq!(credits(count([0, 0], 3)), [0.25, 0.25]);
+        assert_eq!((count([0, 0], 3).readable_winner(), count([0, 2], 3).readable_winner()), (None, Some(Verdict::Second)));
     }
 
     #[test]

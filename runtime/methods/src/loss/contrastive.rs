@@ -85,7 +85,7 @@ fn pick(hidden: &Tensor, indices: &[Vec<u32>]) -> candle_core::Result<Tensor> {
 }
 
 /// Vectors of the last dimension divided by their norms, the norms at least [`NORM_FLOOR`].
-fn normalised(vectors: &Tensor) -> candle_core::Result<Tensor> {
+pub(super) fn normalised(vectors: &Tensor) -> candle_core::Result<Tensor> {
     // The floor is under the root: at 0 the root's gradient is infinite.
     let norms = vectors.sqr()?.sum_keepdim(D::Minus1)?.maximum(NORM_FLOOR * NORM_FLOOR)?.sqrt()?;
     vectors.broadcast_div(&norms)

@@ -18,7 +18,9 @@ pub mod importance;
 pub mod inter_sample;
 pub mod kto;
 pub mod means;
+pub mod metarm;
 pub mod orpo;
+pub mod pairwise_judge;
 pub mod plackett_luce;
 pub mod ppo;
 pub mod ranking;
@@ -34,6 +36,7 @@ pub mod step_preference;
 pub mod superhf;
 pub mod token_regularized;
 pub mod trace;
+pub mod views;
 
 use candle_core::{Device, Tensor, Var, WithDType};
 

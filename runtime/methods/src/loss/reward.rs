@@ -3,6 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use super::log_sigmoid;
+use super::soft_preference::label_cross_entropy;
 
 /// `-ln σ(chosen - rejected - margin) + centre · (chosen + rejected)²` of each pair, `[P]`; a step's loss is the mean over its pairs.
 ///
@@ -46,6 +47,22 @@ pub fn pairwise_bradley_terry(rewards: &Tensor, pairs: &[(u32, u32)], epsilon: f
     let wins = chosen.gt(&rejected)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
     let losses = bradley_terry(&chosen, &rejected, &chosen.zeros_like()?, 0.0)?;
     Ok(PairwiseLoss { loss: (losses.sum_all()? / divisor)?, accuracy: wins / divisor })
+}
+
+/// `-(1 - a) ln σ(Δ) - a ln σ(-Δ)` of each pair, `[P]`, with `Δ = chosen - rejected - margin`: labels that are wrong with probability a.
+///
+/// # Shapes
+/// - `chosen`, `rejected`: rewards, `[P]` each; gradient flows to both. `smoothing`: a, in 0..=1; `margins`: `[P]` each, of the same dtype.
+///
+/// Reference: Wang et al. 2024, "Secrets of RLHF in Large Language Models Part II: Reward Modeling", whose printed margin stands outside the
+/// logarithm, where it would have no gradient.
+pub fn smoothed_bradley_terry(
+    chosen: &Tensor,
+    rejected: &Tensor,
+    smoothing: &Tensor,
+    margins: &Tensor,
+) -> candle_core::Result<Tensor> {
+    label_cross_entropy(&((chosen - rejected)? - margins)?, &(1.0 - smoothing)?)
 }
 
 /// What the strength of a preference does to its loss.
@@ -194,6 +211,19 @@ mod tests {
             let got = crate::testing::gradients(&[crate::testing::vector(rewards)], graph).unwrap();
             assert_eq!(got, (0.0, vec![vec![0.0; rewards.len()]]));
         }
+    }
+
+    #[test]
+    fn smoothed_labels_weigh_both_outcomes_beyond_the_margin() {
+        use crate::testing::{assert_close, assert_finite, check_gradients, numbers, vector};
+        let rewards = [vector(&REWARDS[..3]), vector(&REWARDS[3..])];
+        let (smoothing, margins) = (vector(&[0.0, 0.5, 0.1]), vector(&[-0.5, 0.0, 1.0]));
+        let ln_sigmoid = crate::stats::log_sigmoid;
+        let want = [-ln_sigmoid(1.5), 2f64.ln(), -0.9 * ln_sigmoid(-3.75) - 0.1 * ln_sigmoid(3.75)];
+        assert_close(&numbers(&smoothed_bradley_terry(&rewards[0], &rewards[1], &smoothing, &margins).unwrap()), &want);
+        check_gradients(&rewards, 1e-8, |r| smoothed_bradley_terry(&r[0], &r[1], &smoothing, &margins)?.mean_all());
+        let far = [vector(&[1e4]), vector(&[-1e4])];
+        assert_finite(&far, |r| smoothed_bradley_terry(&r[0], &r[1], &vector(&[0.1]), &vector(&[0.0]))?.mean_all());
     }
 
     #[test]

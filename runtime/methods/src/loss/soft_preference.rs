@@ -10,6 +10,17 @@ fn log_ratio_difference(policy: &PairLogps, reference: &PairLogps) -> candle_cor
     (&policy.chosen - &reference.chosen)? - (&policy.rejected - &reference.rejected)?
 }
 
+/// `-p ln σ(Δ) - (1 - p) ln σ(-Δ)` of each pair, `[P]`: cross-entropy of a binary label, or of a probability as label.
+///
+/// # Shapes
+/// - `delta`: `[P]` log-odds; gradient flows to it. `probabilities`: `[P]`, in 0..=1, without gradient.
+pub fn label_cross_entropy(delta: &Tensor, probabilities: &Tensor) -> candle_core::Result<Tensor> {
+    let probabilities = probabilities.detach();
+    let wins = (log_sigmoid(delta)? * &probabilities)?;
+    let losses = (log_sigmoid(&delta.neg()?)? * (1.0 - probabilities)?)?;
+    (wins + losses)?.neg()
+}
+
 /// `-p ln σ(Δ) - (1 - p) ln σ(-Δ)` of each pair, `[P]`, with Δ = beta times the difference of log-ratios: least at Δ = logit(p).
 ///
 /// # Shapes
@@ -23,11 +34,7 @@ pub fn soft_cross_entropy(
     probabilities: &Tensor,
     beta: f64,
 ) -> candle_core::Result<Tensor> {
-    let delta = (log_ratio_difference(policy, reference)? * beta)?;
-    let probabilities = probabilities.detach();
-    let wins = (log_sigmoid(&delta)? * &probabilities)?;
-    let losses = (log_sigmoid(&delta.neg()?)? * (1.0 - probabilities)?)?;
-    (wins + losses)?.neg()
+    label_cross_entropy(&(log_ratio_difference(policy, reference)? * beta)?, probabilities)
 }
 
 /// `-ln σ(beta_i Δ_i)` of each pair, `[P]`, with a beta for each (`betas`, `[P]`, without gradient) and Δ the difference of log-ratios.

@@ -47,6 +47,23 @@ pub fn variances(members: &[Vec<f64>], ddof: usize) -> Vec<f64> {
     by_sample(members, |rewards| variance(rewards, ddof))
 }
 
+/// Strength of each preference: mean and standard deviation, dividing by `k - ddof`, of the margins `chosen - rejected` that the members
+/// give it. Members with large scales count more; the deviation of one member is 0.
+///
+/// Reference: Wang et al. 2024, "Secrets of RLHF in Large Language Models Part II: Reward Modeling", section 2.1.
+///
+/// # Panics
+/// When the members have not as many rejected as chosen rewards.
+pub fn preference_strength(chosen: &[Vec<f64>], rejected: &[Vec<f64>], ddof: usize) -> (Vec<f64>, Vec<f64>) {
+    assert_eq!(chosen.len(), rejected.len(), "each member needs both rewards");
+    let margins = |(chosen, rejected): (&Vec<f64>, &Vec<f64>)| {
+        assert_eq!(chosen.len(), rejected.len(), "each pair needs both rewards");
+        chosen.iter().zip(rejected).map(|(chosen, rejected)| chosen - rejected).collect()
+    };
+    let margins: Vec<Vec<f64>> = chosen.iter().zip(rejected).map(margins).collect();
+    by_sample(&margins, |margins| (mean(margins), std_dev(margins, ddof))).into_iter().unzip()
+}
+
 /// `Σ_m w_m r_m` of each sample.
 pub fn weighted(members: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {
     by_sample(members, |rewards| dot(weights, rewards))
@@ -191,6 +208,15 @@ mod tests {
             assert_eq!(variances(&one, ddof), [0.0, 0.0]);
             assert_eq!(combine(&one, Objective::Uncertainty { coefficient: 3.0, ddof }), one[0]);
         }
+    }
+
+    #[test]
+    fn strength_is_over_the_margins_of_members() {
+        let (chosen, rejected) = ([vec![1.0, 0.5], vec![2.0, 0.5]], [vec![0.0, 1.0], vec![-1.0, 1.0]]);
+        assert_eq!(preference_strength(&chosen, &rejected, 0), (vec![2.0, -0.5], vec![1.0, 0.0]));
+        assert_eq!(preference_strength(&chosen, &rejected, 1).1, [2.0f64.sqrt(), 0.0]);
+        assert_eq!(preference_strength(&chosen[..1], &rejected[..1], 1).1, [0.0, 0.0]);
+        assert_eq!(preference_strength(&[], &[], 0), (vec![], vec![]));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod s03_dpa;
 mod s04_pairwise_rl;
 mod s05_reward_robust_brme;
 mod s06_reward_calibration_ppo_m_c;
+mod s07_secrets_rlhf_2;
 mod s08_constrained_rlhf;
 mod s09_domain_knowledge_reward;
 mod s10_seq2seq_reward;
@@ -63,6 +64,7 @@ pub const SHEETS: &[Sheet] = &[
     s04_pairwise_rl::SHEET,
     s05_reward_robust_brme::SHEET,
     s06_reward_calibration_ppo_m_c::SHEET,
+    s07_secrets_rlhf_2::SHEET,
     s08_constrained_rlhf::SHEET,
     s09_domain_knowledge_reward::SHEET,
     s10_seq2seq_reward::SHEET,

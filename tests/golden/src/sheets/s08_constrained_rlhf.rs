@@ -3,7 +3,10 @@
 use anyhow::Result;
 use plumb_methods::advantage::mean;
 use plumb_methods::constraint::{Multipliers, Squash, mixed_advantages, normalised, target_tracking};
+use plumb_methods::nelder_mead::{Move, NelderMead, Search};
 use plumb_methods::returns::{discounted, gae};
+use plumb_methods::schedule::AdaptiveKl;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{Answer, Case, Sheet};
@@ -15,6 +18,8 @@ pub const SHEET: Sheet = Sheet {
         ("lagrange_mixed_advantage", lagrange_mixed_advantage),
         ("lagrange_update", lagrange_update),
         ("target_tracking_reward", target_tracking_reward),
+        ("adaptive_kl_coefficient", adaptive_kl_coefficient),
+        ("nelder_mead_thresholds", nelder_mead_thresholds),
         ("component_gae", component_gae),
     ],
 };
@@ -72,6 +77,53 @@ fn target_tracking_reward(case: &Case) -> Result<Answer> {
     };
     let rewards: Rows = (0..groups).map(|group| (0..components[0][group].len()).map(|i| reward(group, i)).collect()).collect();
     Ok(json!({ "rewards": rewards }))
+}
+
+fn adaptive_kl_coefficient(case: &Case) -> Result<Answer> {
+    let mut controller = AdaptiveKl {
+        coefficient: case.param("initial")?,
+        target: case.param_or("target", None)?,
+        error_clip: case.param_or("clip", AdaptiveKl::ERROR_CLIP)?,
+    };
+    let gain = case.param_or("horizon_gain", 0.1)?;
+    let coefficients: Vec<f64> = case.input::<Vec<f64>>("kl")?.into_iter().map(|kl| controller.update(kl, gain)).collect();
+    Ok(json!({ "coefficients": coefficients }))
+}
+
+/// What cases minimize: `Σ scale · (x - centre)²`.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Objective {
+    WeightedSquaredDistance { centre: Vec<f64>, scale: Vec<f64> },
+}
+
+impl Objective {
+    fn at(&self, x: &[f64]) -> f64 {
+        let Objective::WeightedSquaredDistance { centre, scale } = self;
+        x.iter().zip(centre).zip(scale).map(|((x, centre), scale)| scale * (x - centre).powi(2)).sum()
+    }
+}
+
+fn nelder_mead_thresholds(case: &Case) -> Result<Answer> {
+    let default = NelderMead::default();
+    let search = NelderMead {
+        alpha: case.param_or("alpha", default.alpha)?,
+        gamma: case.param_or("gamma", default.gamma)?,
+        rho: case.param_or("rho", default.rho)?,
+        sigma: case.param_or("sigma", default.sigma)?,
+        iterations: case.param_or("iterations", default.iterations)?,
+        tolerance: case.param_or("tolerance", default.tolerance)?,
+    };
+    let objective: Objective = case.input("objective")?;
+    let Search { simplex, values, moves } = search.minimize(case.input("simplex")?, |x| objective.at(x));
+    let name = |made: &Move| match made {
+        Move::Reflect => "reflect",
+        Move::Expand => "expand",
+        Move::Contract => "contract",
+        Move::Shrink => "shrink",
+    };
+    let moves: Vec<_> = moves.iter().map(name).collect();
+    Ok(json!({ "simplex": simplex, "moves": moves, "best_value": values.first() }))
 }
 
 fn component_gae(case: &Case) -> Result<Answer> {

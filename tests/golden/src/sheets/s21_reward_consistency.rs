@@ -1,8 +1,9 @@
 //! Sheet 21-reward-consistency.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use plumb_methods::evaluation::contrast::{band_pairs, consistency, fuse};
 use plumb_methods::evaluation::preference::Ties;
+use plumb_methods::selection::hull::{convex_hull, convex_variants};
 use serde_json::json;
 
 use crate::rewards::bradley_terry_loss;
@@ -15,6 +16,8 @@ pub const SHEET: Sheet = Sheet {
         ("contrast_consistency", contrast_consistency),
         ("similarity_band_pairs", similarity_band_pairs),
         ("reward_fusion", reward_fusion),
+        ("convex_hull_vertices", convex_hull_vertices),
+        ("convex_da_select", convex_da_select),
         ("bt_reward_model_loss", bt_reward_model_loss),
     ],
 };
@@ -42,6 +45,16 @@ fn reward_fusion(case: &Case) -> Result<Answer> {
     let (rewards, similarities): (Vec<f64>, Vec<f64>) = (case.input("neighbour_rewards")?, case.input("neighbour_similarities")?);
     let fused = fuse(case.input("own_reward")?, &rewards, &similarities, case.param("threshold")?, case.param("top_k")?);
     Ok(json!({ "neighbours": fused.neighbours, "weights": fused.weights, "reward": fused.reward }))
+}
+
+fn convex_hull_vertices(case: &Case) -> Result<Answer> {
+    Ok(json!({ "selected": convex_hull(&case.input::<Vec<[f64; 2]>>("points")?) }))
+}
+
+fn convex_da_select(case: &Case) -> Result<Answer> {
+    let components: usize = case.param_or("components", 2)?;
+    ensure!(components == 2, "hulls are of two components, not {components}");
+    Ok(json!({ "selected": convex_variants(&case.input::<Vec<Vec<f64>>>("embeddings")?) }))
 }
 
 fn bt_reward_model_loss(case: &Case) -> Result<Answer> {

@@ -85,10 +85,11 @@ fn kl_estimator(case: &Case) -> Result<Answer> {
 }
 
 fn adaptive_kl_controller(case: &Case) -> Result<Answer> {
+    let (target, horizon): (f64, f64) = (case.param("target")?, case.param("horizon")?);
     let mut controller =
-        AdaptiveKl { coefficient: case.param("initial")?, target: case.param("target")?, horizon: case.param("horizon")? };
+        AdaptiveKl { coefficient: case.param("initial")?, target: Some(target), error_clip: AdaptiveKl::ERROR_CLIP };
     let observations: Vec<(f64, f64)> = case.input("observations")?;
-    let coefficients: Vec<f64> = observations.iter().map(|(kl, sequences)| controller.update(*kl, *sequences)).collect();
+    let coefficients: Vec<f64> = observations.iter().map(|(kl, sequences)| controller.update(*kl, sequences / horizon)).collect();
     Ok(json!({ "coefficients": coefficients }))
 }
 
