@@ -16,6 +16,7 @@ pub mod latent;
 pub mod length;
 pub mod mixture;
 pub mod mlp;
+pub mod outcome;
 pub mod ridge;
 pub mod scaling;
 pub mod segments;

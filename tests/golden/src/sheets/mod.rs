@@ -33,6 +33,7 @@ mod s29_maxmin_rlhf;
 mod s30_reward_shaping_par;
 mod s32_rewardbench_2;
 mod s33_goal_conditioned_rm;
+mod s34_branch_and_rethink_rm;
 mod s35_helpsteer2_steerlm2;
 mod s36_rpo_sft_regularizer;
 mod s37_skywork_reward_v2;
@@ -87,6 +88,7 @@ pub const SHEETS: &[Sheet] = &[
     s30_reward_shaping_par::SHEET,
     s32_rewardbench_2::SHEET,
     s33_goal_conditioned_rm::SHEET,
+    s34_branch_and_rethink_rm::SHEET,
     s35_helpsteer2_steerlm2::SHEET,
     s36_rpo_sft_regularizer::SHEET,
     s37_skywork_reward_v2::SHEET,
