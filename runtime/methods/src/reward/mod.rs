@@ -21,3 +21,4 @@ pub mod ridge;
 pub mod scaling;
 pub mod segments;
 pub mod steps;
+pub mod terminal;

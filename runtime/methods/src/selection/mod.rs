@@ -9,6 +9,7 @@ pub mod hierarchy;
 pub mod instructions;
 pub mod pairs;
 pub mod prefix;
+pub mod principles;
 pub mod ranked;
 pub mod top_k;
 pub mod tree;

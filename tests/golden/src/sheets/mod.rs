@@ -31,6 +31,7 @@ mod s27_dpo;
 mod s28_d3po;
 mod s29_maxmin_rlhf;
 mod s30_reward_shaping_par;
+mod s31_salmon;
 mod s32_rewardbench_2;
 mod s33_goal_conditioned_rm;
 mod s34_branch_and_rethink_rm;
@@ -86,6 +87,7 @@ pub const SHEETS: &[Sheet] = &[
     s28_d3po::SHEET,
     s29_maxmin_rlhf::SHEET,
     s30_reward_shaping_par::SHEET,
+    s31_salmon::SHEET,
     s32_rewardbench_2::SHEET,
     s33_goal_conditioned_rm::SHEET,
     s34_branch_and_rethink_rm::SHEET,
