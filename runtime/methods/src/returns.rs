@@ -138,6 +138,52 @@ pub fn whiten<F: Float>(values: &[F], mask: &[bool], shift_mean: bool, divisor: 
     values.iter().zip(mask).map(whitened).collect()
 }
 
+/// What happens to a batch's rewards before advantages are made of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RewardScale<F> {
+    /// They are divided by their deviation and keep their mean.
+    Whitened,
+    /// They are multiplied by this.
+    Times(F),
+}
+
+/// Advantages of a batch of rows whose every position counts, padding too, as some released code has it: [`gae`] of the scaled rewards, the advantages
+/// whitened over the batch after the returns are made.
+///
+/// `divisor` and `ddof` are those of [`whiten`], of the rewards as well.
+///
+/// Reference: the trainer released with Sun et al. 2023, "Aligning Large Multimodal Models with Factually Augmented RLHF".
+pub fn full_width_gae<F: Float>(
+    rewards: &[Vec<F>],
+    values: &[Vec<F>],
+    [gamma, lambda]: [F; 2],
+    scale: RewardScale<F>,
+    divisor: Divisor<F>,
+    ddof: usize,
+) -> Vec<Gae<F>> {
+    let whole = |rows: &[Vec<F>], shift_mean| {
+        let flat = rows.concat();
+        whiten(&flat, &vec![true; flat.len()], shift_mean, divisor, ddof)
+    };
+    let scaled = match scale {
+        RewardScale::Whitened => whole(rewards, false),
+        RewardScale::Times(factor) => rewards.iter().flatten().map(|&reward| reward * factor).collect(),
+    };
+    let mut rest = scaled.as_slice();
+    let mut rows: Vec<Gae<F>> = values
+        .iter()
+        .map(|values| {
+            let (row, others) = rest.split_at(values.len());
+            rest = others;
+            gae(row, values, &vec![true; row.len()], gamma, lambda)
+        })
+        .collect();
+    let advantages: Vec<Vec<F>> = rows.iter().map(|row| row.advantages.clone()).collect();
+    let mut whitened = whole(&advantages, true).into_iter();
+    rows.iter_mut().flat_map(|row| &mut row.advantages).for_each(|advantage| *advantage = whitened.next().unwrap_or(F::zero()));
+    rows
+}
+
 /// Mean and deviation of all rewards so far, by which the next ones are scaled; part of a checkpoint.
 ///
 /// Batches are merged by their counts, means and sums of squares (Chan et al. 1979).
@@ -250,6 +296,25 @@ mod tests {
         assert_close(&whiten(&[0.0, 8.0], &[true, true], true, Divisor::RootOfDeviation(0.0), 0), &[-2.0, 2.0]);
         assert_close(&whiten(&[0.0, 8.0], &[true, true], true, Divisor::DeviationPlus(1.0), 0), &[-0.8, 0.8]);
         assert_close(&whiten(&[5.0], &[true], true, Divisor::DeviationPlus(1e-8), 1), &[0.0]);
+    }
+
+    #[test]
+    fn advantages_of_a_batch_are_whitened_together_and_returns_are_not() {
+        let of = |rewards: &[Vec<f64>], values: &[Vec<f64>], scale| {
+            full_width_gae(rewards, values, [1.0, 1.0], scale, Divisor::DeviationPlus(0.0), 0)
+        };
+        // Returns 40 and 20, then 20; advantages 30, 10 and 20, of mean 20 and variance 200/3.
+        let got = of(&[vec![2.0, 2.0], vec![2.0]], &[vec![10.0, 10.0], vec![0.0]], RewardScale::Times(10.0));
+        let s = 1.5f64.sqrt();
+        assert_close(&got[0].returns, &[40.0, 20.0]);
+        assert_close(&[got[0].advantages[0], got[0].advantages[1], got[1].advantages[0]], &[s, -s, 0.0]);
+        // Mean 2 and deviation 1 are whitened to 1 and 3, the mean kept.
+        let whitened = of(&[vec![1.0], vec![3.0]], &[vec![0.0], vec![0.0]], RewardScale::Whitened);
+        assert_close(&[whitened[0].returns[0], whitened[1].returns[0]], &[1.0, 3.0]);
+        let equal =
+            full_width_gae(&[vec![1.0]], &[vec![0.0]], [1.0, 1.0], RewardScale::Whitened, Divisor::DeviationPlus(1e-8), 0);
+        assert_eq!(equal[0], Gae { advantages: vec![0.0], returns: vec![1.0] });
+        assert!(full_width_gae::<f64>(&[], &[], [1.0, 1.0], RewardScale::Whitened, Divisor::DeviationPlus(1e-8), 0).is_empty());
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod s20_rewardanything;
 mod s21_reward_consistency;
 mod s22_dpo_implicit_rm;
 mod s23_think_rm;
+mod s24_fact_rlhf;
 mod s25_rm_r1;
 mod s26_polar;
 mod s27_dpo;
@@ -81,6 +82,7 @@ pub const SHEETS: &[Sheet] = &[
     s21_reward_consistency::SHEET,
     s22_dpo_implicit_rm::SHEET,
     s23_think_rm::SHEET,
+    s24_fact_rlhf::SHEET,
     s25_rm_r1::SHEET,
     s26_polar::SHEET,
     s27_dpo::SHEET,
