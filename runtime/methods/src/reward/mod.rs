@@ -1,5 +1,6 @@
 //! Reward models beyond one linear head, and how several of their outputs become one number.
 
+pub mod attributes;
 pub mod combine;
 pub mod confident;
 pub mod ensemble;
