@@ -97,6 +97,41 @@ pub fn normalised_group<F: Float>(rewards: &[F], ddof: usize, epsilon: F) -> Vec
     rewards.iter().map(|&reward| (reward - center) / divisor).collect()
 }
 
+/// Variance below which rewards count as equal in [`against_group`].
+const EQUAL_VARIANCE: f64 = 1e-9;
+
+/// Rewards of one group and what they are compared with, one entry a reward.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AgainstGroup<F> {
+    /// `(r - baseline) / std`, or `r - baseline` where the deviation is 0 or not asked for.
+    pub advantages: Vec<F>,
+    /// Mean of what a reward is compared with; a single reward with leave-one-out has itself.
+    pub baselines: Vec<F>,
+    /// Population deviation of the same; 0 where the variance is below 1e-9.
+    pub deviations: Vec<F>,
+}
+
+/// Compares each reward with its whole group, or with the others of it, in mean and in deviation, and divides by the deviation if `normalise`.
+///
+/// No constant is added to the deviation. With `leave_one_out` the only reward that differs is compared with equal ones, so it stays unscaled.
+///
+/// Reference: Jiao et al. 2025, "Think Twice: Branch-and-Rethink Reasoning Reward Model", and NeMo-RL, which it builds on.
+pub fn against_group<F: Float>(rewards: &[F], leave_one_out: bool, normalise: bool) -> AgainstGroup<F> {
+    let least = F::from(EQUAL_VARIANCE).expect("every float type holds it approximately");
+    let mut all = AgainstGroup { advantages: Vec::new(), baselines: Vec::new(), deviations: Vec::new() };
+    for (i, &reward) in rewards.iter().enumerate() {
+        let compared =
+            if leave_one_out && rewards.len() > 1 { [&rewards[..i], &rewards[i + 1..]].concat() } else { rewards.to_vec() };
+        let (baseline, variance) = (mean(&compared), variance(&compared, 0));
+        let deviation = if variance < least { F::zero() } else { variance.sqrt() };
+        let centred = reward - baseline;
+        all.advantages.push(if normalise && deviation > F::zero() { centred / deviation } else { centred });
+        all.baselines.push(baseline);
+        all.deviations.push(deviation);
+    }
+    all
+}
+
 /// Arithmetic mean; 0 of nothing.
 pub fn mean<F: Float>(values: &[F]) -> F {
     let sum = values.iter().fold(F::zero(), |sum, &x| sum + x);
@@ -215,5 +250,29 @@ mod tests {
         assert_eq!(std_dev(&[1.0, 3.0], 1), 2.0f64.sqrt());
         assert_eq!(std_dev(&[1.0f32], 1), 0.0);
         assert_eq!(std_dev::<f64>(&[], 0), 0.0);
+    }
+
+    #[test]
+    fn odd_reward_of_a_group_is_not_scaled_by_the_equal_others() {
+        let got = against_group(&[0.0, -10.0, 0.0], true, true);
+        assert_eq!(got.baselines, [-5.0, 0.0, -5.0]);
+        assert_eq!(got.deviations, [5.0, 0.0, 5.0]);
+        assert_eq!(got.advantages, [1.0, -10.0, 1.0]);
+        assert_eq!(against_group(&[0.0, -10.0, 0.0], true, false).advantages, [5.0, -10.0, 5.0]);
+        // Mean 2, population deviation 2.
+        let whole = against_group(&[0.0, 4.0, 0.0, 4.0], false, true);
+        assert_eq!((whole.advantages, whole.deviations), (vec![-1.0, 1.0, -1.0, 1.0], vec![2.0; 4]));
+    }
+
+    #[test]
+    fn single_and_nearly_equal_rewards_have_no_deviation() {
+        for leave_one_out in [true, false] {
+            let single = against_group(&[3.0], leave_one_out, true);
+            assert_eq!(single, AgainstGroup { advantages: vec![0.0], baselines: vec![3.0], deviations: vec![0.0] });
+            assert_eq!(against_group::<f64>(&[], leave_one_out, true), AgainstGroup::default());
+        }
+        // Variance 1/4 · 1e-10.
+        let near = against_group(&[0.0, 1e-5], false, true);
+        assert_eq!((near.deviations, near.advantages), (vec![0.0; 2], vec![-5e-6, 5e-6]));
     }
 }

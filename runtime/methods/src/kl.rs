@@ -16,6 +16,25 @@ pub fn estimate<F: Float>(estimator: KlEstimator, policy: F, reference: F) -> F 
     }
 }
 
+/// What stands for a token's KL in its penalty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKl {
+    /// An estimate.
+    Estimate(KlEstimator),
+    /// `max(k1, 0)`, as some released code has it: never negative, and no estimate of the divergence any more but more than it.
+    PositiveK1,
+}
+
+impl TokenKl {
+    /// Of one token.
+    pub fn value<F: Float>(self, policy: F, reference: F) -> F {
+        match self {
+            TokenKl::Estimate(estimator) => estimate(estimator, policy, reference),
+            TokenKl::PositiveK1 => estimate(KlEstimator::K1, policy, reference).max(F::zero()),
+        }
+    }
+}
+
 /// [`estimate`] as a graph over tensors of equal shape; gradient flows through both.
 pub fn estimate_tensor(estimator: KlEstimator, policy: &Tensor, reference: &Tensor) -> candle_core::Result<Tensor> {
     let d = (reference - policy)?;
@@ -49,6 +68,13 @@ mod tests {
         for (estimator, want) in ALL.into_iter().zip(want) {
             assert!((estimate(estimator, policy, reference) - want).abs() < 1e-15, "{estimator:?}");
         }
+    }
+
+    #[test]
+    fn positive_part_drops_tokens_that_the_reference_prefers() {
+        let kl = |policy: f64| TokenKl::PositiveK1.value(policy, -1.0);
+        assert_eq!([kl(-0.5), kl(-1.0), kl(-3.0)], [0.5, 0.0, 0.0]);
+        assert_eq!(TokenKl::Estimate(KlEstimator::K1).value(-3.0, -1.0), -2.0);
     }
 
     #[test]

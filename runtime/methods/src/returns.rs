@@ -3,8 +3,10 @@
 //! Everything is of one sequence, padded or not: tokens that are masked have neither reward nor return.
 
 use num_traits::Float;
+use plumb_core::recipe::KlEstimator;
 
 use crate::advantage::{mean, variance};
+use crate::kl::TokenKl;
 
 /// Log-probabilities of a sequence's tokens under two policies, nats, and which tokens count; all of one length.
 #[derive(Clone, Copy, Debug)]
@@ -17,12 +19,22 @@ pub struct Tokens<'a, F> {
     pub mask: &'a [bool],
 }
 
+/// What stands for the KL of each token, nats.
+pub fn token_kl<F: Float>(tokens: Tokens<'_, F>, kl: TokenKl) -> Vec<F> {
+    let of = |t: usize| if tokens.mask[t] { kl.value(tokens.policy[t], tokens.reference[t]) } else { F::zero() };
+    (0..tokens.mask.len()).map(of).collect()
+}
+
 /// `-beta · (policy - reference)` of each token: the k1 estimate of its KL, as a penalty.
 ///
 /// Reference: Ouyang et al. 2022, equation 2.
 pub fn kl_penalties<F: Float>(tokens: Tokens<'_, F>, beta: F) -> Vec<F> {
-    let penalty = |t: usize| if tokens.mask[t] { -beta * (tokens.policy[t] - tokens.reference[t]) } else { F::zero() };
-    (0..tokens.mask.len()).map(penalty).collect()
+    token_penalties(tokens, TokenKl::Estimate(KlEstimator::K1), beta)
+}
+
+/// `-beta` times [`token_kl`].
+pub fn token_penalties<F: Float>(tokens: Tokens<'_, F>, kl: TokenKl, beta: F) -> Vec<F> {
+    token_kl(tokens, kl).into_iter().map(|kl| -beta * kl).collect()
 }
 
 /// [`kl_penalties`] with a score of its own for each token.
@@ -36,8 +48,27 @@ pub fn kl_penalised_scores<F: Float>(scores: &[F], tokens: Tokens<'_, F>, beta: 
 /// An ensemble's score is cut after its members are combined.
 pub fn kl_penalised_final_score<F: Float>(score: F, clip: Option<F>, tokens: Tokens<'_, F>, beta: F) -> Vec<F> {
     let score = clip.map_or(score, |clip| score.max(-clip).min(clip));
-    let mut rewards = kl_penalties(tokens, beta);
-    if let Some(last) = tokens.mask.iter().rposition(|mask| *mask) {
+    penalised_final_score(score, Place::LastToken, tokens, TokenKl::Estimate(KlEstimator::K1), beta)
+}
+
+/// Where the score of a sequence stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// On its last token that counts; nowhere where none does.
+    #[default]
+    LastToken,
+    /// On the last column, padding or not, as some released code has it.
+    LastColumn,
+}
+
+/// [`token_penalties`] with the sequence's score in its place.
+pub fn penalised_final_score<F: Float>(score: F, place: Place, tokens: Tokens<'_, F>, kl: TokenKl, beta: F) -> Vec<F> {
+    let mut rewards = token_penalties(tokens, kl, beta);
+    let last = match place {
+        Place::LastToken => tokens.mask.iter().rposition(|mask| *mask),
+        Place::LastColumn => tokens.mask.len().checked_sub(1),
+    };
+    if let Some(last) = last {
         rewards[last] = rewards[last] + score;
     }
     rewards
@@ -87,6 +118,8 @@ pub enum Divisor<F> {
     Deviation(F),
     /// `√(deviation + epsilon)`, as some released code has it.
     RootOfDeviation(F),
+    /// `deviation + epsilon`.
+    DeviationPlus(F),
 }
 
 /// Values by the mean and the population deviation of those that count, over the whole batch; the others are 0.
@@ -98,10 +131,57 @@ pub fn whiten<F: Float>(values: &[F], mask: &[bool], shift_mean: bool, divisor: 
     let divisor = match divisor {
         Divisor::Deviation(epsilon) => (variance + epsilon).sqrt(),
         Divisor::RootOfDeviation(epsilon) => (variance.sqrt() + epsilon).sqrt(),
+        Divisor::DeviationPlus(epsilon) => variance.sqrt() + epsilon,
     };
     let back = if shift_mean { F::zero() } else { center };
     let whitened = |(value, seen): (&F, &bool)| if *seen { (*value - center) / divisor + back } else { F::zero() };
     values.iter().zip(mask).map(whitened).collect()
+}
+
+/// What happens to a batch's rewards before advantages are made of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RewardScale<F> {
+    /// They are divided by their deviation and keep their mean.
+    Whitened,
+    /// They are multiplied by this.
+    Times(F),
+}
+
+/// Advantages of a batch of rows whose every position counts, padding too, as some released code has it: [`gae`] of the scaled rewards, the advantages
+/// whitened over the batch after the returns are made.
+///
+/// `divisor` and `ddof` are those of [`whiten`], of the rewards as well.
+///
+/// Reference: the trainer released with Sun et al. 2023, "Aligning Large Multimodal Models with Factually Augmented RLHF".
+pub fn full_width_gae<F: Float>(
+    rewards: &[Vec<F>],
+    values: &[Vec<F>],
+    [gamma, lambda]: [F; 2],
+    scale: RewardScale<F>,
+    divisor: Divisor<F>,
+    ddof: usize,
+) -> Vec<Gae<F>> {
+    let whole = |rows: &[Vec<F>], shift_mean| {
+        let flat = rows.concat();
+        whiten(&flat, &vec![true; flat.len()], shift_mean, divisor, ddof)
+    };
+    let scaled = match scale {
+        RewardScale::Whitened => whole(rewards, false),
+        RewardScale::Times(factor) => rewards.iter().flatten().map(|&reward| reward * factor).collect(),
+    };
+    let mut rest = scaled.as_slice();
+    let mut rows: Vec<Gae<F>> = values
+        .iter()
+        .map(|values| {
+            let (row, others) = rest.split_at(values.len());
+            rest = others;
+            gae(row, values, &vec![true; row.len()], gamma, lambda)
+        })
+        .collect();
+    let advantages: Vec<Vec<F>> = rows.iter().map(|row| row.advantages.clone()).collect();
+    let mut whitened = whole(&advantages, true).into_iter();
+    rows.iter_mut().flat_map(|row| &mut row.advantages).for_each(|advantage| *advantage = whitened.next().unwrap_or(F::zero()));
+    rows
 }
 
 /// Mean and deviation of all rewards so far, by which the next ones are scaled; part of a checkpoint.
@@ -177,6 +257,19 @@ mod tests {
     }
 
     #[test]
+    fn last_column_has_the_score_of_a_sequence_that_is_all_padding_too() {
+        let of = |mask: &'static [bool; 4], place| {
+            penalised_final_score(3.0, place, Tokens { mask, ..TOKENS }, TokenKl::PositiveK1, 0.5)
+        };
+        assert_close(&of(&[true, true, true, false], Place::LastColumn), &[-0.25, 0.0, 0.0, 3.0]);
+        assert_close(&of(&[true, true, true, false], Place::LastToken), &[-0.25, 0.0, 3.0, 0.0]);
+        assert_close(&of(&[false; 4], Place::LastColumn), &[0.0, 0.0, 0.0, 3.0]);
+        assert_close(&of(&[false; 4], Place::LastToken), &[0.0; 4]);
+        let empty = Tokens { policy: &[], reference: &[], mask: &[] };
+        assert!(penalised_final_score(3.0f64, Place::LastColumn, empty, TokenKl::PositiveK1, 0.5).is_empty());
+    }
+
+    #[test]
     fn returns_are_sums_of_what_follows() {
         assert_close(&discounted(&[1.0, 2.0, 4.0], &[true; 3], 0.5), &[3.0, 4.0, 4.0]);
         assert_close(&discounted(&[1.0, 9.0, 4.0, 9.0], &[true, false, true, false], 0.5), &[3.0, 0.0, 4.0, 0.0]);
@@ -201,6 +294,27 @@ mod tests {
         assert_close(&whiten(&[1.0, 3.0], &[true, true], false, Divisor::Deviation(0.0), 0), &[1.0, 3.0]);
         assert_close(&whiten(&[2.0, 2.0, 5.0], &[true, true, false], true, Divisor::Deviation(1e-6), 0), &[0.0; 3]);
         assert_close(&whiten(&[0.0, 8.0], &[true, true], true, Divisor::RootOfDeviation(0.0), 0), &[-2.0, 2.0]);
+        assert_close(&whiten(&[0.0, 8.0], &[true, true], true, Divisor::DeviationPlus(1.0), 0), &[-0.8, 0.8]);
+        assert_close(&whiten(&[5.0], &[true], true, Divisor::DeviationPlus(1e-8), 1), &[0.0]);
+    }
+
+    #[test]
+    fn advantages_of_a_batch_are_whitened_together_and_returns_are_not() {
+        let of = |rewards: &[Vec<f64>], values: &[Vec<f64>], scale| {
+            full_width_gae(rewards, values, [1.0, 1.0], scale, Divisor::DeviationPlus(0.0), 0)
+        };
+        // Returns 40 and 20, then 20; advantages 30, 10 and 20, of mean 20 and variance 200/3.
+        let got = of(&[vec![2.0, 2.0], vec![2.0]], &[vec![10.0, 10.0], vec![0.0]], RewardScale::Times(10.0));
+        let s = 1.5f64.sqrt();
+        assert_close(&got[0].returns, &[40.0, 20.0]);
+        assert_close(&[got[0].advantages[0], got[0].advantages[1], got[1].advantages[0]], &[s, -s, 0.0]);
+        // Mean 2 and deviation 1 are whitened to 1 and 3, the mean kept.
+        let whitened = of(&[vec![1.0], vec![3.0]], &[vec![0.0], vec![0.0]], RewardScale::Whitened);
+        assert_close(&[whitened[0].returns[0], whitened[1].returns[0]], &[1.0, 3.0]);
+        let equal =
+            full_width_gae(&[vec![1.0]], &[vec![0.0]], [1.0, 1.0], RewardScale::Whitened, Divisor::DeviationPlus(1e-8), 0);
+        assert_eq!(equal[0], Gae { advantages: vec![0.0], returns: vec![1.0] });
+        assert!(full_width_gae::<f64>(&[], &[], [1.0, 1.0], RewardScale::Whitened, Divisor::DeviationPlus(1e-8), 0).is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use plumb_methods::evaluation::preference::{Ties, agreement};
 use plumb_methods::loss;
+use plumb_methods::loss::choice::{choice_accuracy, choice_loss};
 use plumb_methods::loss::reward::bradley_terry;
 use serde_json::json;
 
@@ -23,5 +24,19 @@ pub fn bradley_terry_loss(case: &Case, prefix: &str) -> Result<Answer> {
         "accuracy": agreement.accuracy,
         format!("{prefix}_chosen_rewards"): flat(&gradients[0])?,
         format!("{prefix}_rejected_rewards"): flat(&gradients[1])?,
+    }))
+}
+
+/// The loss of pairs with a `choice` of the first (0) or second (1) list of rewards, with its gradients named by `prefix` and the lists' names.
+pub fn loss_of_choices(case: &Case, names: [&str; 2], prefix: &str, mean_penalty: f64) -> Result<Answer> {
+    let (first, second): (Vec<f64>, Vec<f64>) = (case.input(names[0])?, case.input(names[1])?);
+    let choices = case.truths("choice")?;
+    let leaves = [vector(&first)?, vector(&second)?];
+    let (loss, gradients) = gradients(&leaves, |both| choice_loss(&both[0], &both[1], &choices, mean_penalty))?;
+    Ok(json!({
+        "loss": loss,
+        "accuracy": choice_accuracy(&first, &second, &choices),
+        format!("{prefix}_{}", names[0]): flat(&gradients[0])?,
+        format!("{prefix}_{}", names[1]): flat(&gradients[1])?,
     }))
 }

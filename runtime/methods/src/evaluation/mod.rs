@@ -7,6 +7,7 @@ pub mod contrast;
 pub mod diversity;
 pub mod filtration;
 pub mod hacking;
+pub mod hallucination;
 pub mod listwise;
 pub mod one_to_many;
 pub mod overoptimization;

@@ -50,6 +50,12 @@ pub fn of_verdicts(won: &[Vec<bool>]) -> (f64, f64) {
     (over(&|losses| f64::from(u8::from(losses == 0))), over(&|losses| 1.0 / (1 + losses) as f64))
 }
 
+/// Share of the items whose best answer wins every comparison with the others; items without comparisons are left out. None without any.
+pub fn best_of_n_accuracy(won: &[Vec<bool>]) -> Option<f64> {
+    let compared: Vec<Vec<bool>> = won.iter().filter(|won| !won.is_empty()).cloned().collect();
+    (!compared.is_empty()).then(|| of_verdicts(&compared).0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +78,11 @@ mod tests {
     #[test]
     fn judge_must_win_every_comparison() {
         assert_eq!(of_verdicts(&[vec![true, true], vec![true, false]]), (0.5, 0.75));
+    }
+
+    #[test]
+    fn items_without_comparisons_are_left_out() {
+        assert_eq!(best_of_n_accuracy(&[vec![], vec![true, true], vec![false, true]]), Some(0.5));
+        assert_eq!((best_of_n_accuracy(&[]), best_of_n_accuracy(&[vec![]])), (None, None));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::advantage::mean;
-use crate::stats::sigmoid;
+use crate::stats::{mean_opt, sigmoid};
 
 /// Which of two answers is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,6 +140,16 @@ pub fn judge_accuracy<'a>(items: impl IntoIterator<Item = (&'a str, bool)>) -> J
     JudgeAccuracy { by_category, macro_average, micro_average: mean(&all) }
 }
 
+/// Share of choices that are the preferred ones; one that could not be read is wrong. None without items.
+///
+/// # Panics
+/// When there are not as many preferences as choices.
+pub fn choice_accuracy(choices: &[Option<f64>], preferred: &[u8]) -> Option<f64> {
+    assert_eq!(choices.len(), preferred.len(), "each choice needs a preference");
+    let right = |(choice, preferred): (&Option<f64>, &u8)| f64::from(u8::from(*choice == Some(f64::from(*preferred))));
+    mean_opt(&choices.iter().zip(preferred).map(right).collect::<Vec<_>>())
+}
+
 /// Share of games that are won, ties apart; 1/2 without a game.
 pub fn win_rate(wins: f64, losses: f64) -> f64 {
     if wins + losses > 0.0 { wins / (wins + losses) } else { 0.5 }
@@ -193,6 +203,12 @@ mod tests {
         let got = judge_accuracy([("a", true), ("a", true), ("a", true), ("b", false)]);
         assert_eq!((got.macro_average, got.micro_average), (0.5, 0.75));
         assert_eq!(judge_accuracy([]), JudgeAccuracy::default());
+    }
+
+    #[test]
+    fn unreadable_choice_is_wrong_and_nothing_has_no_accuracy() {
+        assert_eq!(choice_accuracy(&[Some(1.0), None, Some(1.0), Some(7.0)], &[1, 1, 2, 2]), Some(0.25));
+        assert_eq!(choice_accuracy(&[], &[]), None);
     }
 
     #[test]

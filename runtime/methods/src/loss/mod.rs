@@ -4,6 +4,7 @@
 //! `Σ_t weight_t · loss_t`, so that micro-batches simply add up. Losses over sequences ([`dpo`]) first make sums over tokens, and
 //! have a weight per pair. The graphs take any float dtype: float32 in training, float64 where reference numbers are compared.
 
+pub mod choice;
 pub mod classification;
 pub mod confidence;
 pub mod constrained;

@@ -1,6 +1,7 @@
 //! Reward models beyond one linear head, and how several of their outputs become one number.
 
 pub mod anchored;
+pub mod attributes;
 pub mod combine;
 pub mod confident;
 pub mod ensemble;
@@ -17,7 +18,9 @@ pub mod latent;
 pub mod length;
 pub mod mixture;
 pub mod mlp;
+pub mod outcome;
 pub mod ridge;
 pub mod scaling;
 pub mod segments;
 pub mod steps;
+pub mod terminal;

@@ -10,6 +10,7 @@ pub mod hull;
 pub mod instructions;
 pub mod pairs;
 pub mod prefix;
+pub mod principles;
 pub mod ranked;
 pub mod strength;
 pub mod top_k;

@@ -26,14 +26,17 @@ mod s20_rewardanything;
 mod s21_reward_consistency;
 mod s22_dpo_implicit_rm;
 mod s23_think_rm;
+mod s24_fact_rlhf;
 mod s25_rm_r1;
 mod s26_polar;
 mod s27_dpo;
 mod s28_d3po;
 mod s29_maxmin_rlhf;
 mod s30_reward_shaping_par;
+mod s31_salmon;
 mod s32_rewardbench_2;
 mod s33_goal_conditioned_rm;
+mod s34_branch_and_rethink_rm;
 mod s35_helpsteer2_steerlm2;
 mod s36_rpo_sft_regularizer;
 mod s37_skywork_reward_v2;
@@ -81,14 +84,17 @@ pub const SHEETS: &[Sheet] = &[
     s21_reward_consistency::SHEET,
     s22_dpo_implicit_rm::SHEET,
     s23_think_rm::SHEET,
+    s24_fact_rlhf::SHEET,
     s25_rm_r1::SHEET,
     s26_polar::SHEET,
     s27_dpo::SHEET,
     s28_d3po::SHEET,
     s29_maxmin_rlhf::SHEET,
     s30_reward_shaping_par::SHEET,
+    s31_salmon::SHEET,
     s32_rewardbench_2::SHEET,
     s33_goal_conditioned_rm::SHEET,
+    s34_branch_and_rethink_rm::SHEET,
     s35_helpsteer2_steerlm2::SHEET,
     s36_rpo_sft_regularizer::SHEET,
     s37_skywork_reward_v2::SHEET,

@@ -7,6 +7,7 @@ use plumb_methods::loss::regression::masked_squared_error;
 use plumb_methods::loss::reward::{Strength, graded_bradley_terry};
 use plumb_methods::loss::steerlm::{Group, divergence, policy_loss, smoothed_distance, weights};
 use plumb_methods::loss::{self};
+use plumb_methods::reward::attributes::Levels;
 use plumb_methods::selection::pairs::{Rule, select_pair};
 use plumb_methods::stats::mean_opt;
 use serde_json::{Map, Value, json};
@@ -23,6 +24,8 @@ pub const SHEET: Sheet = Sheet {
         ("goodness", goodness),
         ("goodness_pairs", goodness_pairs),
         ("helpfulness_pairs", helpfulness_pairs),
+        ("attribute_probabilities", attribute_probabilities),
+        ("attribute_logprob", attribute_logprob),
         ("steerlm2_weights", steerlm2_weights),
         ("steerlm2_loss", steerlm2_loss),
     ],
@@ -90,6 +93,29 @@ fn goodness_pairs(case: &Case) -> Result<Answer> {
 fn helpfulness_pairs(case: &Case) -> Result<Answer> {
     let (pairs, dropped) = best_against_worst(&case.input::<Vec<Vec<f64>>>("helpfulness")?);
     Ok(json!({ "pairs": pairs, "dropped": dropped }))
+}
+
+fn levels(case: &Case) -> Result<Levels> {
+    let five = Levels::five();
+    Ok(Levels {
+        concentration: case.param_or("concentration", five.concentration)?,
+        max_level: case.param_or("max_level", five.max_level)?,
+        clamp: case.param_or("clamp", five.clamp)?,
+        edges: case.param_or("bin_edges", five.edges)?,
+        floor: case.param_or("floor", five.floor)?,
+    })
+}
+
+fn attribute_probabilities(case: &Case) -> Result<Answer> {
+    let (levels, predictions): (_, Vec<f64>) = (levels(case)?, case.input("predictions")?);
+    Ok(json!({ "probabilities": predictions.iter().map(|&x| levels.probabilities(x)).collect::<Vec<_>>() }))
+}
+
+fn attribute_logprob(case: &Case) -> Result<Answer> {
+    let (levels, predictions): (_, Vec<Vec<f64>>) = (levels(case)?, case.input("predictions")?);
+    let targets: Vec<Vec<usize>> = case.input("target_levels")?;
+    let of = |(predictions, targets): (&Vec<f64>, &Vec<usize>)| levels.log_probability(predictions, targets);
+    Ok(json!({ "log_p": predictions.iter().zip(&targets).map(of).collect::<Vec<_>>() }))
 }
 
 fn groups(case: &Case) -> Result<Vec<Group>> {
