@@ -15,7 +15,12 @@ pub fn vector(values: &[f64]) -> Result<Tensor> {
 
 /// `[rows, columns]`; the rows have one length.
 pub fn matrix(rows: &[Vec<f64>]) -> Result<Tensor> {
-    let columns = rows.first().map_or(0, Vec::len);
+    matrix_or(rows, 0)
+}
+
+/// As [`matrix`], with as many columns as said where there are no rows to tell.
+pub fn matrix_or(rows: &[Vec<f64>], columns: usize) -> Result<Tensor> {
+    let columns = rows.first().map_or(columns, Vec::len);
     Ok(Tensor::from_vec(rows.concat(), (rows.len(), columns), &Device::Cpu)?)
 }
 

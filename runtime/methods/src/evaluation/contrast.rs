@@ -1,6 +1,6 @@
 //! Whether a reward model tells look-alike instructions apart.
 //!
-//! Reference: Jiang et al. 2024, "Rethinking Reward Model Consistency" (contrast instructions, ConvexDA and RewardFusion).
+//! Reference: Shen et al. 2023, "The Trickle-down Impact of Reward (In-)consistency on RLHF" (contrast instructions and RewardFusion).
 
 use crate::advantage::mean;
 use crate::evaluation::preference::Ties;

@@ -74,15 +74,7 @@ impl Ranks {
     ///
     /// Draws are with replacement, so statistics over what was drawn count an answer as often as it was.
     pub fn draw(&self, uniform: f64) -> Option<usize> {
-        let mut cumulative = 0.0;
-        let exceeds = |weight: &f64| {
-            cumulative += weight;
-            cumulative > uniform
-        };
-        let rank = self.weights.iter().position(exceeds);
-        // The sum of the probabilities may be an ulp below 1.
-        let rank = rank.or_else(|| self.weights.iter().rposition(|weight| *weight > 0.0))?;
-        Some(self.order[rank])
+        ranked::drawn(&self.weights, uniform).map(|rank| self.order[rank])
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::cmp::Ordering;
 
+use super::ranked::drawn;
 use crate::advantage::variance;
 use crate::evaluation::verdicts::Verdict;
 use crate::stats::{first_max, order};
@@ -98,19 +99,13 @@ pub fn first_draw_probabilities(weights: &[f64]) -> Vec<f64> {
 /// of the items, exceeds the number. Ends with `most` draws, or when no weight is left.
 pub fn draw_without_replacement(weights: &[f64], uniforms: &[f64], most: usize) -> Vec<usize> {
     let mut left: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] > 0.0).collect();
-    let mut drawn = Vec::new();
+    let mut indices = Vec::new();
     for &uniform in uniforms.iter().take(most) {
         let shares = first_draw_probabilities(&left.iter().map(|&i| weights[i]).collect::<Vec<_>>());
-        // Shares may add up to a little less than 1; what is above is the last item's.
-        let Some(last) = left.len().checked_sub(1) else { break };
-        let mut cumulative = 0.0;
-        let place = shares.iter().position(|share| {
-            cumulative += share;
-            cumulative > uniform
-        });
-        drawn.push(left.remove(place.unwrap_or(last)));
+        let Some(place) = drawn(&shares, uniform) else { break };
+        indices.push(left.remove(place));
     }
-    drawn
+    indices
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use plumb_methods::reward::mlp::{self, Activation, Layer};
 use plumb_methods::selection::strength::{Correction, Curated, Curation, curate};
 use serde_json::{Value, json};
 
-use crate::tensor::{flat, gradients, matrix, rows, vector};
+use crate::tensor::{flat, gradients, matrix, matrix_or, rows, vector};
 use crate::{Answer, Case, Sheet};
 
 /// The sheet's operations.
@@ -70,7 +70,7 @@ fn reward_loss_smoothing_margin(case: &Case) -> Result<Answer> {
 
 fn simcse_loss(case: &Case) -> Result<Answer> {
     let temperature = case.param("temperature")?;
-    let leaves = [matrix(&case.input::<Rows>("view_s")?)?, matrix(&case.input::<Rows>("view_t")?)?];
+    let leaves = [matrix_or(&case.input::<Rows>("view_s")?, 1)?, matrix_or(&case.input::<Rows>("view_t")?, 1)?];
     let (loss, gradients) = gradients(&leaves, |l| loss::mean(&simcse(&l[0], &l[1], temperature)?))?;
     Ok(json!({
         "loss": loss,
@@ -81,9 +81,11 @@ fn simcse_loss(case: &Case) -> Result<Answer> {
 }
 
 fn swav_swapped_loss(case: &Case) -> Result<Answer> {
-    let read = |name: &str| matrix(&case.input::<Rows>(name)?);
-    let (views, codes) = ([read("view_s")?, read("view_t")?], [read("codes_s")?, read("codes_t")?]);
-    let prototypes = read("prototypes")?;
+    let prototypes = matrix(&case.input::<Rows>("prototypes")?)?;
+    let (clusters, width) = prototypes.dims2()?;
+    let read = |name: &str, columns| matrix_or(&case.input::<Rows>(name)?, columns);
+    let views = [read("view_s", width)?, read("view_t", width)?];
+    let codes = [read("codes_s", clusters)?, read("codes_t", clusters)?];
     let losses = swav([&views[0], &views[1]], &prototypes, [&codes[0], &codes[1]], case.param("temperature")?)?;
     Ok(json!({ "loss": loss::mean(&losses)?.to_scalar::<f64>()?, "per_item": flat(&losses)? }))
 }
